@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: MIT
+"""Profile -> Inputs: the bytes of every file it names, read once.
+
+Nothing after this module reads beside a profile.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal, TypeVar
+
+from rofs.errors import KeyPath, Problem, ProfileError
+from rofs.profile import Profile
+from rofs.publickeys import parse_public_keys
+from rofs.values import BadValue, show
+
+MAX_FILE_BYTES = 64 << 20
+"""Files are held in memory; what is larger belongs into a package."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DotFile:
+    """One node of a dot-files directory, by its path below the home."""
+
+    path: PurePosixPath
+    kind: Literal["file", "dir", "symlink"]
+    content: bytes = b""
+    target: str = ""
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What the files beside the profile hold, by the index of the entry in the profile that names them.
+
+    An entry without files has no item: `files[i]` with `content` or `link`, `users[i]` without keys.
+    """
+
+    files: Mapping[int, bytes]
+    authorized_keys: Mapping[int, tuple[str, ...]]
+    dotfiles: Mapping[int, tuple[DotFile, ...]]
+    apt_sources: bytes | None
+
+
+def load_inputs(profile: Profile) -> Inputs:
+    """Read every file the profile names; ProfileError carries every one that cannot be used."""
+    reader = _Reader(profile)
+    files: dict[int, bytes] = {}
+    for index, decl in enumerate(profile.files):
+        if decl.source is not None:
+            content = reader.take(decl.source, (*decl.at, "source"), _read_file)
+            files[index] = content if content is not None else b""
+    keys: dict[int, tuple[str, ...]] = {}
+    for index, user in enumerate(profile.users):
+        lines: dict[str, None] = {}  # the same key in two files counts once
+        for number, name in enumerate(user.authorized_keys):
+            found = reader.take(name, (*user.at, "authorized_keys", number), _read_keys)
+            lines.update(dict.fromkeys(found or ()))
+        if user.authorized_keys:
+            keys[index] = tuple(lines)
+    dotfiles = {
+        index: reader.take(home.dotfiles, (*home.at, "dotfiles"), _read_dotfiles) or ()
+        for index, home in enumerate(profile.home)
+    }
+    sources = profile.source.sources
+    apt = None if sources is None else reader.take(sources, (*profile.source.at, "sources"), _read_file)
+    if reader.problems:
+        raise ProfileError(reader.problems)
+    return Inputs(files=files, authorized_keys=keys, dotfiles=dotfiles, apt_sources=apt)
+
+
+class _Reader:
+    """Reads below the profile's directory and collects what went wrong."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.problems: list[Problem] = []
+        self._marks = profile.marks
+        self._base = profile.file.parent
+
+    def take(self, name: str, at: KeyPath, read: Callable[[Path], _T]) -> _T | None:
+        """What `read` makes of the file `name`, or None and a problem at `at`."""
+        try:
+            return read(self._resolve(name))
+        except BadValue as error:
+            message, rule, hint = f"{show(name)} {error.message}", error.rule, error.hint
+        except FileNotFoundError:
+            message, rule, hint = f"{show(name)} does not exist", "missing-file", "looked beside the profile"
+        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
+            reason = getattr(error, "strerror", None) or str(error)
+            message, rule = f"{show(name)} cannot be read: {reason}", "unreadable-file"
+            hint = str(getattr(error, "filename", None) or "")
+        self.problems.append(Problem(self._marks.find(at), message, rule, at, hint))
+        return None
+
+    def _resolve(self, name: str) -> Path:
+        """The file itself. A link that leaves the directory would make the image depend on this machine."""
+        base = self._base.resolve(strict=True)
+        path = (base / name).resolve(strict=True)
+        if not path.is_relative_to(base):
+            raise BadValue(
+                "leads out of the profile's directory", "copy the file beside the profile", "bad-path"
+            )
+        return path
+
+
+def _read_file(path: Path) -> bytes:
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise BadValue(
+            "is a directory" if stat.S_ISDIR(mode) else "is not a regular file", "", "wrong-file-kind"
+        )
+    with path.open("rb") as stream:
+        content = stream.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise BadValue(f"is larger than {MAX_FILE_BYTES >> 20} MiB", "put it into a package", "too-large")
+    return content
+
+
+def _read_keys(path: Path) -> tuple[str, ...]:
+    return parse_public_keys(_read_file(path))
+
+
+def _read_dotfiles(path: Path) -> tuple[DotFile, ...]:
+    if not path.is_dir():
+        raise BadValue("is not a directory", "name the directory that holds the dot-files", "wrong-file-kind")
+    return tuple(_walk(path, PurePosixPath()))
+
+
+def _walk(directory: Path, at: PurePosixPath) -> list[DotFile]:
+    """Everything below `directory`, in the order of the names' bytes, each directory before what is in it."""
+    found: list[DotFile] = []
+    for entry in sorted(os.scandir(directory), key=lambda entry: os.fsencode(entry.name)):
+        path = at / entry.name
+        if not entry.name.isprintable():  # neither control characters nor bytes that are not UTF-8
+            raise BadValue(f"holds a name that is not printable UTF-8: {show(str(path))}", "", "bad-path")
+        if entry.is_symlink():
+            found.append(
+                DotFile(path=path, kind="symlink", target=_inner_target(path, os.readlink(entry.path)))
+            )
+        elif entry.is_dir():
+            found.append(DotFile(path=path, kind="dir"))
+            found += _walk(Path(entry.path), path)
+        elif entry.is_file():
+            executable = bool(entry.stat().st_mode & stat.S_IXUSR)
+            content = _read_file(Path(entry.path))
+            found.append(DotFile(path=path, kind="file", content=content, executable=executable))
+        else:
+            hint = "regular files, directories and symbolic links alone"
+            raise BadValue(
+                f"holds {show(str(path))}, which is none of what a home is made of", hint, "wrong-file-kind"
+            )
+    return found
+
+
+def _inner_target(link: PurePosixPath, target: str) -> str:
+    """A link's target, if it stays in the directory: in the image the rest is somewhere else."""
+    depth = len(link.parts) - 1
+    for part in target.split("/"):
+        depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
+        if depth < 0 or target.startswith("/"):
+            message = f"holds the link {show(str(link))} that leads out of it, to {show(target)}"
+            raise BadValue(message, "use `files:` with `link:` for that", "bad-path")
+    if not target.isprintable():
+        raise BadValue(
+            f"holds the link {show(str(link))} to a name that is not printable UTF-8", "", "bad-path"
+        )
+    return target

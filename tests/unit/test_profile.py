@@ -1,0 +1,474 @@
+# SPDX-License-Identifier: MIT
+"""Document -> Profile: what each key means, what each refusal says, and that nothing else can happen."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rofs import values
+from rofs.errors import Problem, ProfileError
+from rofs.problems import render_problems
+from rofs.profile import Profile, load_profile
+from rofs.schema import schema, validator
+
+HEAD = "schema: rofs/v1\nname: sample\nsource: {debian: {}}\n"
+WHOLE = """\
+schema: rofs/v1
+name: sensor-gateway
+description: MQTT gateway
+architectures: [arm64]
+hostname: gateway.example.org
+machine_id: transient
+source:
+  debian:
+    suite: trixie
+    packages: [systemd-sysv, g++]
+    variant: minbase
+    docs: true
+    locales: [de, pt_BR]
+    sources: debian.sources
+kernel: {package: linux-image-rt, cmdline: panic=10, modules: [mmc_block]}
+users:
+  - {name: operator, uid: 1000, gid: 100, groups: [dialout], shell: /bin/sh, home: /srv/op,
+     comment: Service staff, authorized_keys: [keys/operator.pub]}
+home:
+  - {user: operator, dotfiles: dotfiles/operator}
+files:
+  - {path: /etc/a, source: files/a, mode: "0640", owner: root, group: Debian-exim}
+  - {path: /etc/b, content: "hello\\n"}
+  - {path: /etc/c, link: ../usr/c}
+units: {enable: [getty@ttyS0.service], mask: [apt-daily.timer]}
+immutable: [/usr, /etc/ssh]
+mounts:
+  - {path: /tmp, type: tmpfs, size: 32M, inodes: 10k, mode: "1777", options: [nosuid, nodev]}
+  - {path: /var, type: overlay, upper: tmpfs, size: 1048576}
+  - {path: /srv/cache, type: bind, source: tmpfs, seed: empty, owner: www-data, group: www-data}
+  - {path: /srv/app, type: bind, source: /run/app, access: rw, required: false}
+  - {path: /srv/ro, type: bind, source: /usr/share/x}
+image: {format: squashfs, compression: gzip, level: 9, block_size: 1M, acl: drop}
+verify: {units: [ssh.service], commands: ["true"], memory: 1G}
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "profile.yaml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def read(tmp_path: Path, text: str) -> Profile:
+    return load_profile(write(tmp_path, text))
+
+
+def problems(tmp_path: Path, text: str) -> tuple[Problem, ...]:
+    with pytest.raises(ProfileError) as caught:
+        read(tmp_path, text)
+    return caught.value.problems
+
+
+def test_every_key_reaches_its_field(tmp_path: Path) -> None:
+    profile = read(tmp_path, WHOLE)
+    assert profile.file == tmp_path / "profile.yaml"
+    assert (profile.name, profile.description) == ("sensor-gateway", "MQTT gateway")
+    assert (profile.architectures, profile.hostname) == (("arm64",), "gateway.example.org")
+    debian = profile.source
+    assert (debian.suite, debian.packages, debian.variant) == ("trixie", ("systemd-sysv", "g++"), "minbase")
+    assert (debian.docs, debian.locales, debian.sources) == (True, ("de", "pt_BR"), "debian.sources")
+    kernel = profile.kernel
+    assert (kernel.package, kernel.cmdline, kernel.modules) == ("linux-image-rt", "panic=10", ("mmc_block",))
+    (user,) = profile.users
+    assert (user.name, user.uid, user.gid, user.groups) == ("operator", 1000, 100, ("dialout",))
+    assert (user.shell, user.home, user.comment) == ("/bin/sh", PurePosixPath("/srv/op"), "Service staff")
+    assert (user.authorized_keys, user.at) == (("keys/operator.pub",), ("users", 0))
+    assert [(h.user, h.dotfiles, h.at) for h in profile.home] == [
+        ("operator", "dotfiles/operator", ("home", 0))
+    ]
+    assert [(f.source, f.content, f.link) for f in profile.files] == [
+        ("files/a", None, None),
+        (None, "hello\n", None),
+        (None, None, "../usr/c"),
+    ]
+    assert (profile.files[0].mode, profile.files[0].owner, profile.files[0].group) == (
+        0o640,
+        "root",
+        "Debian-exim",
+    )
+    assert (profile.files[1].mode, profile.files[1].at) == (None, ("files", 1))
+    assert profile.units.enable == ("getty@ttyS0.service",)
+    assert profile.units.mask == ("apt-daily.timer",)
+    assert [i.path for i in profile.immutable] == [PurePosixPath("/usr"), PurePosixPath("/etc/ssh")]
+    image = profile.image
+    assert (image.compression, image.level, image.block_size, image.acl) == ("gzip", 9, 1 << 20, "drop")
+    verify = profile.verify
+    assert (verify.units, verify.commands, verify.memory_bytes) == (("ssh.service",), ("true",), 1 << 30)
+
+
+def test_mounts(tmp_path: Path) -> None:
+    tmpfs, overlay, own, app, shown = read(tmp_path, WHOLE).mounts
+    assert (tmpfs.size_bytes, tmpfs.inodes, tmpfs.mode) == (32 << 20, 10 << 10, 0o1777)
+    assert (tmpfs.options, tmpfs.required, tmpfs.seed) == (("nosuid", "nodev"), True, "empty")
+    assert (overlay.upper, overlay.size_bytes, overlay.inodes) == ("tmpfs", 1 << 20, None)
+    assert (own.source, own.access, own.seed, own.owner) == ("tmpfs", "rw", "empty", "www-data")
+    assert (app.source, app.access, app.required) == ("/run/app", "rw", False)
+    assert (shown.source, shown.access, shown.at) == ("/usr/share/x", "ro", ("mounts", 4))
+
+
+def test_defaults_are_those_the_schema_documents(tmp_path: Path) -> None:
+    profile = read(tmp_path, HEAD)
+    keys = schema()["properties"]
+    for key in ("description", "machine_id"):
+        assert getattr(profile, key) == keys[key]["default"]
+    for key in ("architectures", "users", "home", "files", "immutable", "mounts"):
+        assert list(getattr(profile, key)) == keys[key]["default"]
+    debian = keys["source"]["properties"]["debian"]["properties"]
+    parts = [
+        (profile.source, debian),
+        *((getattr(profile, k), keys[k]["properties"]) for k in ("kernel", "units")),
+    ]
+    for part, described in parts:
+        for key, about in described.items():
+            value = getattr(part, key)
+            assert (list(value) if isinstance(value, tuple) else value) == about.get("default"), key
+    assert profile.hostname == profile.name
+    assert (profile.image.compression, profile.image.level, profile.image.block_size) == (
+        "zstd",
+        15,
+        128 << 10,
+    )
+    assert profile.image.acl == keys["image"]["properties"]["acl"]["default"]
+    assert profile.verify.memory_bytes == 512 << 20
+
+
+@pytest.mark.parametrize(
+    ("compression", "level"), [("zstd", 15), ("gzip", None), ("xz", None), ("lz4", None)]
+)
+def test_level_where_the_profile_is_silent(tmp_path: Path, compression: str, level: int | None) -> None:
+    assert read(tmp_path, f"{HEAD}image: {{compression: {compression}}}\n").image.level == level
+
+
+def test_the_order_of_keys_does_not_matter(tmp_path: Path) -> None:
+    def turned(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: turned(value[key]) for key in reversed(value)}
+        return [turned(item) for item in value] if isinstance(value, list) else value
+
+    backwards = yaml.safe_dump(turned(yaml.safe_load(WHOLE)), sort_keys=False)
+    assert read(tmp_path, WHOLE) == read(tmp_path, backwards)
+
+
+BAD_ROWS = [
+    ("hostname: no", 4, 11, "wrong-type", 'write hostname: "no"'),
+    ("hostname: 1:30", 4, 11, "wrong-type", 'write hostname: "1:30"'),
+    ("hostname: -gw", 4, 11, "bad-value", "letters, digits and dashes"),
+    ("description: 0755", 4, 14, "wrong-type", 'write description: "0755"'),
+    ('description: "two\\nlines"', 4, 14, "bad-value", "one printable line"),
+    ('verify: {commands: ["a\\0b"]}', 4, 21, "bad-value", ""),
+    ("architectures: [amd64, riscv64]", 4, 24, "bad-value", "one of amd64, arm64"),
+    ("architectures: [amd46]", 4, 17, "bad-value", "did you mean 'amd64'?"),
+    ("architectures: []", 4, 16, "bad-value", ""),
+    ("architectures: [arm64, arm64]", 4, 24, "duplicate-value", ""),
+    ("machine_id: state", 4, 13, "bad-value", "write transient"),
+    ("kernel: {package: Linux}", 4, 19, "bad-value", "a package's name"),
+    ("kernel: {package: foo-}", 4, 19, "bad-value", "a package's name"),
+    ('kernel: {cmdline: "a\\nb"}', 4, 19, "bad-value", ""),
+    ("kernel: {modules: [a.ko]}", 4, 20, "bad-value", "without directory and .ko"),
+    ('kernel: {modules: ["a\\n"]}', 4, 20, "bad-value", ""),
+    ("users: [{name: Op, uid: 1000}]", 4, 16, "bad-value", "lower-case"),
+    ("users: [{name: op, uid: 1000.0}]", 4, 25, "wrong-type", ""),
+    ("users: [{name: op, uid: true}]", 4, 25, "wrong-type", ""),
+    ('users: [{name: op, uid: "1000"}]', 4, 25, "wrong-type", "without quotes"),
+    ("users: [{name: op, uid: 60000}]", 4, 25, "bad-value", ""),
+    ("users: [{name: op, uid: 0x10}]", 4, 25, "bad-value", "write 16 if that is meant"),
+    ("users: [{name: op, uid: 1, comment: 'a:b'}]", 4, 37, "bad-value", "leave it out"),
+    ("users: [{name: op, uid: 1, home: '/a:b'}]", 4, 34, "bad-path", ""),
+    ("files: [{path: /a, content: x, mode: 644}]", 4, 38, "wrong-type", 'write mode: "644"'),
+    ('files: [{path: /a, content: x, mode: "0888"}]', 4, 38, "bad-value", "octal digits"),
+    ("files: [{path: /a, content: x, owner: 1000}]", 4, 39, "wrong-type", 'write owner: "1000"'),
+    ("files: [{path: /a, source: /etc/x}]", 4, 28, "bad-path", "copy it there"),
+    ("units: {enable: [ssh]}", 4, 18, "bad-value", "write ssh.service"),
+    ("units: {enable: ssh.service}", 4, 17, "wrong-type", "write enable: [ssh.service]"),
+    ("units: {enable: [getty@.service]}", 4, 18, "bad-value", "name an instance"),
+    ("units: {enable: [a/b.service]}", 4, 18, "bad-value", ""),
+    ("immutable: [usr]", 4, 13, "bad-path", "write /usr"),
+    ("immutable: [/]", 4, 13, "bad-path", ""),
+    ("immutable: [//usr]", 4, 13, "bad-path", "write /usr"),
+    ("immutable: [/usr//a]", 4, 13, "bad-path", "write /usr/a"),
+    ("immutable: [/usr/./a]", 4, 13, "bad-path", "write /usr/a"),
+    ("immutable: [/usr/]", 4, 13, "bad-path", "write /usr"),
+    ("immutable: [/usr/..]", 4, 13, "bad-path", "write the path it leads to"),
+    ("immutable: ['/usr ']", 4, 13, "bad-path", ""),
+    ("immutable: ['/usr\\']", 4, 13, "bad-path", ""),
+    ('immutable: ["/usr\\n/a"]', 4, 13, "bad-path", ""),
+    ("immutable: [/" + "a" * 256 + "]", 4, 13, "bad-path", ""),
+    ("immutable: [" + "/abcdefg" * 512 + "]", 4, 13, "bad-path", ""),
+    ("mounts: [{path: /a, type: ext4}]", 4, 27, "bad-value", "one of tmpfs, overlay, bind"),
+    ("mounts: [{path: /a, type: tmpfs, size: 64MB}]", 4, 40, "bad-value", "such as 64M"),
+    ("mounts: [{path: /a, type: tmpfs, size: 5000}]", 4, 40, "bad-value", "a multiple of 4096 bytes"),
+    ("mounts: [{path: /a, type: tmpfs, size: 0}]", 4, 40, "bad-value", "such as 64M"),
+    ("mounts: [{path: /a, type: tmpfs, size: -1}]", 4, 40, "bad-value", "such as 64M"),
+    ("mounts: [{path: /a, type: tmpfs, size: 1_000}]", 4, 40, "bad-value", "write 1000 if that is meant"),
+    ("mounts: [{path: /a, type: tmpfs, inodes: 1}]", 4, 42, "bad-value", ""),
+    ("mounts: [{path: /a, type: tmpfs, required: 'no'}]", 4, 44, "wrong-type", ""),
+    ("mounts: [{path: /a, type: bind, source: b}]", 4, 41, "bad-path", ""),
+    ("mounts: [{path: /a, type: bind, source: /a}]", 4, 41, "bad-value", "`immutable:`"),
+    ("mounts: [{path: /a, type: tmpfs, options: [nodev, nodev]}]", 4, 51, "duplicate-value", ""),
+    ("image: {level: 0}", 4, 16, "bad-value", "`compression: zstd`"),
+    ("image: {compression: gzip, level: 10}", 4, 35, "bad-value", "`compression: gzip`"),
+    ("image: {compression: lz4, level: 1}", 4, 27, "misplaced-key", ""),
+    ("image: {block_size: 96K}", 4, 21, "bad-value", "a power of two"),
+    ("image: {block_size: 2M}", 4, 21, "bad-value", "a power of two"),
+    ("image: {acl: no}", 4, 14, "bad-value", "one of error, drop"),
+    ("verify: {memory: 1M}", 4, 18, "bad-value", "64M to 64G"),
+    ("verify: {commands: ['']}", 4, 21, "bad-value", ""),
+    ("verify: {unit: [ssh.service]}", 4, 10, "unknown-key", "did you mean 'units'?"),
+    ('"a\\nb": 1', 4, 1, "unknown-key", "known here"),
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "row", "column", "rule", "hint"), BAD_ROWS, ids=[r[0][:50] for r in BAD_ROWS]
+)
+def test_a_bad_row_is_one_problem(
+    tmp_path: Path, line: str, row: int, column: int, rule: str, hint: str
+) -> None:
+    (problem,) = problems(tmp_path, f"{HEAD}{line}\n")
+    assert (problem.mark.line, problem.mark.column, problem.rule) == (row, column, rule)
+    assert hint in problem.hint
+
+
+@pytest.mark.parametrize(
+    ("option", "key"),
+    [
+        ("size=1M", "`size`"),
+        ("nr_inodes=5", "`inodes`"),
+        ("mode=0755", "`mode`"),
+        ("uid=0", "`owner`"),
+        ("gid=0", "`group`"),
+        ("ro", "`access:`"),
+        ("rw", "`access:`"),
+        ("bind", "`type: bind`"),
+        ("nofail", "`required`"),
+        *((option, "leave it out") for option in ("lowerdir=/a", "lowerdir+=/a", "upperdir=/a", "index=on")),
+        *((option, "leave it out") for option in ("x-systemd.automount", "x-initrd.mount", "X-mount.mkdir")),
+        *(
+            (option, "leave it out")
+            for option in ("noauto", "remount", "move", "rshared", "defaults", "user")
+        ),
+        ("nosuid,nodev", "one list item"),
+        ("no suid", "such as"),
+        ("a\nb", "such as"),
+        ("", "such as"),
+    ],
+)
+def test_options_that_are_not_the_profiles(option: str, key: str) -> None:
+    with pytest.raises(values.BadValue) as caught:
+        values.mount_option(option)
+    assert key in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "option", ["nosuid", "noexec", "noatime", "huge=never", "mpol=prefer:1", "inode64", "volatile"]
+)
+def test_options_that_are(option: str) -> None:
+    assert values.mount_option(option) == option
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("4K", 4096), ("64M", 64 << 20), ("1g", 1 << 30), (8192, 8192), ("16T", 16 << 40)]
+)
+def test_sizes(text: str | int, number: int) -> None:
+    assert values.size(text) == number
+
+
+@pytest.mark.parametrize(
+    "name", ["ssh.service", "dev-a\\x2db.mount", "getty@tty1.service", "a.b.socket", "-.mount"]
+)
+def test_unit_names(name: str) -> None:
+    assert values.unit(name) == name
+
+
+@pytest.mark.parametrize("path", ["/a", "/a b", "/ä/ö", "/a:b,c", "/%h", "/...", "/-a", "/a\\b"])
+def test_paths_that_are_merely_hostile(path: str) -> None:
+    assert values.image_path(path) == PurePosixPath(path)
+
+
+def test_everything_at_once_and_sorted(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path, "schema: rofs/v1\nname: A\nname: B\nhostnme: x\nsource: {}\nimage: {level: 99}\n"
+    )
+    assert [(p.mark.line, p.rule) for p in found] == [
+        (2, "bad-value"),
+        (3, "duplicate-key"),
+        (4, "unknown-key"),
+        (5, "missing-key"),
+        (6, "bad-value"),
+    ]
+
+
+def test_a_missing_file_has_its_own_rule(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError) as caught:
+        load_profile(tmp_path / "absent.yaml")
+    assert [p.rule for p in caught.value.problems] == ["missing-file"]
+
+
+def test_jsonschema_waits_until_a_profile_is_checked() -> None:
+    code = "import sys, rofs.inputs; sys.exit('jsonschema' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# The schema as something for people and editors.
+
+
+def subschemas(part: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Every schema of a key, by its path; not those of `then`, which describe no key of their own."""
+    for key, about in part.get("properties", {}).items():
+        yield (*at, key), about
+        yield from subschemas(about, (*at, key))
+    if "items" in part:
+        yield from subschemas(part["items"], at)
+
+
+def test_the_schema_is_one() -> None:
+    validator().check_schema(schema())
+
+
+def test_every_key_has_a_description_and_examples_that_hold() -> None:
+    rows = list(subschemas(schema()))
+    assert len(rows) > 50
+    for at, about in [((), schema()), *rows]:
+        assert about["description"].endswith("."), at
+        assert about["examples"], at
+        for example in about["examples"]:
+            errors = [
+                error.message
+                for error in validator()
+                .evolve(schema=about | {"$defs": schema()["$defs"]})
+                .iter_errors(example)
+            ]
+            assert not errors, at
+
+
+def test_every_mapping_is_closed() -> None:
+    for at, about in [((), schema()), *subschemas(schema())]:
+        for part in (about, about.get("items", {})):
+            if "properties" in part:
+                assert part["additionalProperties"] is False, at
+                assert part["type"] == "object", at
+
+
+def test_every_condition_has_words() -> None:
+    for at, about in subschemas(schema()):
+        for part in (about, about.get("items", {})):
+            assert all(rule["if"]["description"] for rule in part.get("allOf", ())), at
+
+
+def test_every_format_is_known() -> None:
+    text = str(schema())
+    known = values.FORMATS | values.NUMBER_FORMATS
+    assert {p["format"] for p in _every_mapping(schema()) if isinstance(p.get("format"), str)} == set(
+        known
+    ), text
+
+
+def _every_mapping(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _every_mapping(item)
+
+
+# Properties: whatever the data, a Profile or problems, each on one line of the file.
+
+KEYS = sorted({at[-1] for at, _ in subschemas(schema())})
+WORDS = [
+    "",
+    "tmpfs",
+    "overlay",
+    "bind",
+    "/var",
+    "../x",
+    "64M",
+    "0755",
+    "no",
+    "ssh.service",
+    "rofs/v1",
+    "a\nb",
+    "x" * 300,
+]
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.sampled_from(WORDS),
+    st.text(max_size=8),
+    st.dates(),
+)
+DATA = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=5), inner)
+    ),
+    max_leaves=12,
+)
+
+
+def profile_or_problems(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8", "surrogatepass")
+    try:
+        assert isinstance(load_profile(path), Profile)
+        return
+    except ProfileError as error:
+        found = error.problems
+    assert found
+    assert all(1 <= problem.mark.line <= text.count("\n") + 2 for problem in found)
+    assert render_problems(found).count("\n") == len(found)
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("profiles") / "profile.yaml"
+
+
+@given(data=st.dictionaries(st.sampled_from(sorted(schema()["properties"])), DATA))
+@settings(deadline=None)
+def test_any_data(scratch: Path, data: dict[str, Any]) -> None:
+    profile_or_problems(scratch, yaml.safe_dump(data, allow_unicode=True))
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    for key, inner in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
+        yield (*at, key)
+        yield from places(inner, (*at, key))
+
+
+GOOD = yaml.safe_load(WHOLE)
+
+
+@given(at=st.sampled_from(list(places(GOOD))), value=DATA)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_a_good_profile_with_one_value_replaced(scratch: Path, at: tuple[Any, ...], value: Any) -> None:
+    data = copy.deepcopy(GOOD)
+    inner = data
+    for key in at[:-1]:
+        inner = inner[key]
+    inner[at[-1]] = value
+    profile_or_problems(scratch, yaml.safe_dump(data, allow_unicode=True))
+
+
+@given(start=st.integers(0, len(WHOLE)), size=st.integers(0, 40), put=st.text(max_size=6))
+@settings(deadline=None)
+def test_a_good_profile_with_a_piece_replaced(scratch: Path, start: int, size: int, put: str) -> None:
+    profile_or_problems(scratch, WHOLE[:start] + put + WHOLE[start + size :])
