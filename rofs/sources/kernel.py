@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""A kernel package's name -> vmlinuz, its modules as a tar, its configuration and a static busybox.
+
+All of the target's architecture, and nothing of it is run: a private apt fetches two packages, dpkg-deb
+unpacks them, the host's depmod indexes the modules. The kernel's own dependencies (an initramfs
+generator, above all) are left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rofs.errors import SourceError, ToolError
+from rofs.machine.arch import Arch
+from rofs.run import run
+from rofs.sources.apt import PrivateApt, default_sources, host_options, make_private_apt
+from rofs.sources.debian import UnknownPackage, explain_apt
+
+BUSYBOX = "busybox-static"
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What boots a tree. `modules_tar` holds usr/lib/modules/RELEASE/..., owned by root, indexed.
+
+    `package` and `version` are the kernel's, `busybox_version` that of the static busybox.
+    """
+
+    vmlinuz: Path
+    modules_tar: Path
+    busybox: Path
+    config: Path
+    release: str
+    package: str = ""
+    version: str = ""
+    busybox_version: str = ""
+
+
+def fetch_boot(
+    kernel_package: str,
+    arch: Arch,
+    suite: str,
+    apt_sources: bytes | None,
+    out_dir: Path,
+    log: Path,
+    epoch: int,
+    on_line: Callable[[str], None] | None = None,
+) -> Boot:
+    """Fetch `kernel_package`-SUFFIX into `out_dir`: vmlinuz, modules.tar, busybox, config, boot.json.
+
+    `epoch` is the mtime of every member of the tar. Raises UnknownPackage, SourceError or ToolError.
+    """
+    say = on_line or (lambda _: None)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".work-", dir=out_dir) as name:  # goes with out_dir if we are killed
+        work = Path(name)
+        sources = default_sources(suite, work, log) if apt_sources is None else apt_sources
+        apt = make_private_apt(work / "apt", arch, sources, host_options(), log)
+        say("package lists")
+        _update(apt, suite)
+        package = resolve_kernel(apt, f"{kernel_package}-{arch.kernel_suffix}")
+        say(package)
+        versions = _download(apt, [package, BUSYBOX])
+        tree = work / "tree"
+        for deb in sorted(apt.root.glob("debs/*.deb")):
+            run(["dpkg-deb", "--extract", deb, tree], log=log)
+        say("modules")
+        release = _index_modules(tree, log)
+        _publish(tree, release, out_dir, epoch)
+    about = {
+        "release": release,
+        "package": package,
+        "version": versions[package],
+        "busybox_version": versions[BUSYBOX],
+    }
+    (out_dir / "boot.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    return load_boot(out_dir)
+
+
+def load_boot(directory: Path) -> Boot:
+    """What `fetch_boot` left in a directory."""
+    about = json.loads((directory / "boot.json").read_text(encoding="utf-8"))
+    return Boot(
+        vmlinuz=directory / "vmlinuz",
+        modules_tar=directory / "modules.tar",
+        busybox=directory / "busybox",
+        config=directory / "config",
+        **about,
+    )
+
+
+def _update(apt: PrivateApt, suite: str) -> None:
+    try:
+        apt.run("apt-get", "update", "-q", "--error-on=any")
+    except ToolError as error:
+        raise explain_apt(error, suite) from error
+
+
+def resolve_kernel(apt: PrivateApt, package: str) -> str:
+    """The package that holds the kernel: a name like linux-image-cloud-arm64 only depends on the newest.
+
+    Raises UnknownPackage.
+    """
+    try:
+        about = apt.run("apt-cache", "show", "--no-all-versions", package).stdout
+    except ToolError as error:
+        raise UnknownPackage([package]) from error
+    return kernel_of(package, about)
+
+
+def kernel_of(package: str, about: str) -> str:
+    """A kernel package's control fields -> the name of the image package it stands for, often itself."""
+    depends = re.search(r"^Depends: (.*)$", about, re.MULTILINE)
+    found = re.search(r"(?:^|[ ,|])(linux-image-\d\S*)", depends[1]) if depends else None
+    return found[1].rstrip(",") if found else package
+
+
+def _download(apt: PrivateApt, packages: list[str]) -> dict[str, str]:
+    """Download the candidates -> versions; apt checks them against the signed release."""
+    try:
+        apt.run("apt-get", "download", "-q", *packages)
+    except ToolError as error:
+        raise explain_apt(error, "") from error
+    versions = {}
+    for deb in apt.root.glob("debs/*.deb"):
+        shown = run(["dpkg-deb", "--show", "--showformat=${Package} ${Version}", deb], log=apt.log).stdout
+        name, _, version = shown.partition(" ")
+        versions[name] = version
+    return versions
+
+
+def _index_modules(tree: Path, log: Path) -> str:
+    """Run depmod over the one release in the tree -> its name."""
+    if not (tree / "lib").exists():  # merged already, from trixie on; depmod reads BASE/lib/modules
+        (tree / "lib").symlink_to("usr/lib")
+    releases = [path.name for path in (tree / "lib/modules").glob("*")]
+    if len(releases) != 1:
+        raise SourceError(f"expected the modules of one kernel in its package, found {releases or 'none'}")
+    run(["depmod", "-b", tree, releases[0]], log=log)
+    return releases[0]
+
+
+def _publish(tree: Path, release: str, out_dir: Path, epoch: int) -> None:
+    """Move the results out of the unpacked tree."""
+    busybox = next((tree / p for p in ("usr/bin/busybox", "bin/busybox") if (tree / p).is_file()), None)
+    found = {"vmlinuz": tree / f"boot/vmlinuz-{release}", "config": tree / f"boot/config-{release}"}
+    if busybox is None or not all(path.is_file() for path in found.values()):
+        raise SourceError(f"the packages of kernel {release} lack vmlinuz, config or busybox")
+    for name, path in {**found, "busybox": busybox}.items():
+        (out_dir / name).write_bytes(path.read_bytes())
+    (out_dir / "busybox").chmod(0o755)
+    write_modules_tar(tree / "lib/modules" / release, release, out_dir / "modules.tar", epoch)
+
+
+def write_modules_tar(modules: Path, release: str, out: Path, epoch: int) -> None:
+    """A module directory -> a tar of usr/lib/modules/RELEASE: sorted, root's, one mtime.
+
+    `build` and `source` point to headers that are not there. ustar, since every reader knows it and no
+    module's path is longer than its 256 bytes.
+    """
+    with tarfile.open(out, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for path in _walk(modules):
+            name = Path("usr/lib/modules", release, path.relative_to(modules))
+            member = tar.gettarinfo(path, arcname=str(name))
+            member.uid = member.gid = 0
+            member.uname = member.gname = ""
+            member.mtime = epoch
+            member.mode = 0o755 if path.is_dir() else 0o644
+            if member.isfile():
+                with path.open("rb") as file:
+                    tar.addfile(member, file)
+            else:
+                tar.addfile(member)
+
+
+def _walk(modules: Path) -> Iterator[Path]:
+    """The directory and everything in it, parents first, but for the links to headers."""
+    yield modules
+    for path in sorted(modules.rglob("*")):
+        if not (path.parent == modules and path.name in ("build", "source")):
+            yield path

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""The real mmdebstrap and apt: the tree comes without host names, twice the same; the kernel is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from rofs.image.modules import module_closure
+from rofs.image.union import drop_matcher
+from rofs.machine.arch import ARCHES, Arch, host_arch
+from rofs.profile import DebianSource
+from rofs.sources.apt import find_host_sources, host_options
+from rofs.sources.debian import DROP, UnknownPackage, fetch_tree, read_packages
+from rofs.sources.kernel import fetch_boot
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs("mmdebstrap", "apt-get", "dpkg-deb", "depmod")]
+
+SUITE, EPOCH = "bookworm", 1704067200
+OWN = next(arch for arch in ARCHES.values() if arch.name == host_arch())
+SOURCE = DebianSource(
+    suite=SUITE, packages=("openssh-server",), variant="essential", docs=False, locales=(), sources=None
+)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tree") / "tree.tar"
+    fetch_tree(SOURCE, OWN, find_host_sources(SUITE), out, out.with_suffix(".log"), EPOCH)
+    return out
+
+
+def kept_files(tar: Path) -> dict[str, bytes]:
+    """Content of the files that an image gets, by path."""
+    drop = drop_matcher(DROP)
+    found = {}
+    with tarfile.open(tar) as stream:
+        for member in stream:
+            path = "/" + member.name.removeprefix("./").strip("/")
+            file = stream.extractfile(member) if member.isfile() else None
+            if file is not None and not drop(path):
+                found[path] = file.read()
+    return found
+
+
+def host_words() -> set[bytes]:
+    """The names in this host's sources and proxies, read now and written down nowhere."""
+    text = (find_host_sources(SUITE) or b"").decode() + "\n".join(host_options())
+    return {name.encode() for name in re.findall(r"//(?:[^/@\s]*@)?([\w.-]+)", text)}
+
+
+def test_no_name_of_the_host_or_its_mirror_in_what_is_kept(tree: Path) -> None:
+    """/usr is left out: packages themselves may name a mirror that is Debian's own."""
+    files = {path: data for path, data in kept_files(tree).items() if not path.startswith("/usr/")}
+    words = host_words()
+    assert [path for path, data in files.items() if any(word in data for word in words)] == []
+    assert len(files) > 100
+
+
+def test_no_secret_and_no_build_path_is_kept(tree: Path) -> None:
+    files = kept_files(tree)
+    assert not [path for path, data in files.items() if b"PRIVATE KEY" in data and path.startswith("/etc/")]
+    assert not [path for path, data in files.items() if b"/var/tmp/rofs-" in data]
+
+
+def test_the_same_bytes_again_in_what_is_kept(tree: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.tar"
+    fetch_tree(SOURCE, OWN, find_host_sources(SUITE), again, tmp_path / "log", EPOCH)
+    one, other = ({p: hashlib.sha256(d).digest() for p, d in kept_files(t).items()} for t in (tree, again))
+    assert one == other
+
+
+def test_packages_and_what_was_left_out(tree: Path) -> None:
+    packages = read_packages(tree)
+    assert {"openssh-server", "base-files", "usr-is-merged"} <= packages.keys() and "perl" not in packages
+    paths = kept_files(tree).keys()
+    assert "/usr/share/doc/openssh-client/copyright" in paths
+    assert not [
+        p for p in paths if p.startswith(("/usr/share/man/", "/usr/share/info/")) and p.endswith(".gz")
+    ]
+    assert not [p for p in paths if p.startswith("/usr/share/locale/") and p.endswith(".mo")]
+
+
+def test_every_unknown_package_is_named(tmp_path: Path) -> None:
+    names = ("rofs-no-such-package", "rofs-nor-this")
+    source = DebianSource(
+        suite=SUITE, packages=("udev", *names), variant="essential", docs=False, locales=(), sources=None
+    )
+    with pytest.raises(UnknownPackage) as caught:
+        fetch_tree(source, OWN, find_host_sources(SUITE), tmp_path / "x", tmp_path / "log", EPOCH)
+    assert caught.value.packages == names
+
+
+@pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES)
+def test_a_kernel_with_its_modules(arch: Arch, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    boot = fetch_boot(
+        "linux-image-cloud", arch, SUITE, find_host_sources(SUITE), tmp_path / "boot", log, EPOCH
+    )
+    top = f"usr/lib/modules/{boot.release}"
+    with tarfile.open(boot.modules_tar) as tar:
+        names = set(tar.getnames())
+        index, builtin = (
+            (tar.extractfile(f"{top}/{name}") or pytest.fail(name)).read().decode()
+            for name in ("modules.dep", "modules.builtin")
+        )
+    wanted = ["virtio_blk", "virtio_pci", "squashfs", "overlay", "virtio_console"]
+    files = module_closure(index, wanted, builtin=builtin)
+    assert {f"{top}/{path}" for path in files} <= names and files
+    machine = {"amd64": 62, "arm64": 183}[arch.name]  # e_machine, elf(5)
+    assert int.from_bytes(boot.busybox.read_bytes()[18:20], "little") == machine
+    assert "CONFIG_SQUASHFS=" in boot.config.read_text()
+
+
+def test_an_unknown_kernel_is_named(tmp_path: Path) -> None:
+    sources = find_host_sources(SUITE)
+    with pytest.raises(UnknownPackage, match=f"linux-image-rofs-none-{OWN.kernel_suffix}"):
+        fetch_boot("linux-image-rofs-none", OWN, SUITE, sources, tmp_path / "b", tmp_path / "log", EPOCH)
