@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""Records of the image and hashes of the published files -> manifest.json: what went in and what came out.
+
+The same build gives the same manifest: no time of day, no path of the host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from rofs.image.merge import FileRecord
+
+SCHEMA = "rofs/manifest/v1"
+UNLISTED = ("manifest.json", "report.*", "*.log", "log/*", "logs/*")
+"""What a published directory holds beside its outputs: these say how it went, and change from run to run."""
+
+
+def hash_file(path: Path) -> str:
+    """sha256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_outputs(directory: Path) -> dict[str, dict[str, Any]]:
+    """Every output below a published directory, by its relative name -> size and sha256."""
+    return {
+        name: {"size": (directory / name).stat().st_size, "sha256": hash_file(directory / name)}
+        for name in _output_names(directory)
+    }
+
+
+def _output_names(directory: Path) -> list[str]:
+    names = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+    return sorted(name for name in names if not any(fnmatchcase(name, pattern) for pattern in UNLISTED))
+
+
+def build_manifest(
+    *,
+    profile: str,
+    architecture: str,
+    epoch: int,
+    verified: bool,
+    reason: str,
+    files: Iterable[FileRecord],
+    outputs: Mapping[str, Mapping[str, Any]],
+    inputs: Mapping[str, Any],
+    tools: Mapping[str, str],
+) -> dict[str, Any]:
+    """All of it as data for JSON. `reason` says why it is not verified; `tools` is name -> version."""
+    return {
+        "schema": SCHEMA,
+        "profile": profile,
+        "architecture": architecture,
+        "source_date_epoch": epoch,
+        "verified": verified,
+        "reason": reason,
+        "inputs": dict(inputs),
+        "tools": dict(sorted(tools.items())),
+        "outputs": {name: dict(outputs[name]) for name in sorted(outputs)},
+        "files": [_file(record) for record in sorted(files, key=lambda record: record.path)],
+    }
+
+
+def _file(record: FileRecord) -> dict[str, Any]:
+    """A record without what says nothing for its kind; the mode as chmod(1) takes it."""
+    data: dict[str, Any] = {
+        "path": record.path,
+        "kind": record.kind,
+        "mode": f"{record.mode:04o}",
+        "uid": record.uid,
+        "gid": record.gid,
+        "mtime": record.mtime,
+    }
+    if record.sha256 is not None:
+        data |= {"size": record.size, "sha256": record.sha256}
+    optional = {
+        "target": record.target,
+        "rdev": record.rdev,
+        "caps": record.caps,
+        "xattrs": dict(record.xattrs),
+    }
+    return data | {key: value for key, value in optional.items() if value}
+
+
+def render_manifest(manifest: Mapping[str, Any]) -> bytes:
+    """JSON for people and diff(1): indented, but one line for each file of the tree."""
+    head = json.dumps({key: value for key, value in manifest.items() if key != "files"}, indent=2)
+    lines = ",\n".join("    " + json.dumps(each) for each in manifest["files"])
+    return (head.removesuffix("\n}") + ',\n  "files": [\n' + lines + "\n  ]\n}\n").encode()
+
+
+def check_outputs(directory: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """The names of outputs that differ from the manifest, are missing, or that it does not know; sorted."""
+    said: Mapping[str, Mapping[str, Any]] = manifest["outputs"]
+    there = set(_output_names(directory))
+    wrong = there ^ set(said)
+    wrong |= {name for name in there & set(said) if hash_file(directory / name) != said[name]["sha256"]}
+    return sorted(wrong)

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: MIT
+"""Tars of the tree + generated entries -> one tar stream with every path exactly once, and its records.
+
+Directories come first, parents before children, then the tree's other members by byte range in their
+own order, then the generated files. tar2sqfs refuses a path that is named twice, so what an entry
+replaces, what a drop pattern names and what a later tar adds again is left out here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import mmap
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Literal, Self
+
+from rofs.entry import Entry
+from rofs.image.tarstream import (
+    TAR_END,
+    Header,
+    Member,
+    caps_text,
+    encode_header,
+    find_acl,
+    kept_xattrs,
+    padding,
+)
+from rofs.image.union import Item, Note, Resolve, Union, unite
+from rofs.treefacts import Kind
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRecord:
+    """One path of the image, as the manifest says it.
+
+    A hard link has the data of the file it links to, kind "hardlink", and in `target` the path that
+    carries the content. `xattrs` values are hexadecimal, `caps` is as getcap(8) prints it, `rdev` is
+    "major:minor".
+    """
+
+    path: str
+    kind: Kind
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime: int
+    sha256: str | None = None
+    target: str = ""
+    xattrs: Mapping[str, str] = field(default_factory=dict)
+    caps: str = ""
+    rdev: str = ""
+
+
+def merge(
+    tars: Sequence[Path],
+    entries: Sequence[Entry],
+    drop: Sequence[str],
+    out_fd: int,
+    *,
+    epoch: int,
+    acl: Literal["error", "drop"],
+    resolve: Resolve,
+    note: Note = lambda _: None,
+) -> list[FileRecord]:
+    """Write the stream to `out_fd` (left open) and say what is in it, sorted by path.
+
+    `resolve` follows the links of the tree; names are put through it by their directory. Times later
+    than `epoch` become `epoch`. `note` hears of members that a later one of the same tar replaced.
+    ImageError before the first byte where the parts make no tree.
+    """
+    union = unite(tars, entries, drop, acl=acl, resolve=resolve, note=note)
+    with ExitStack() as stack:
+        sources = [stack.enter_context(_Source(tar)) for tar in tars]
+        out = stack.enter_context(io.BufferedWriter(io.FileIO(out_fd, "wb", closefd=False), _CHUNK_BYTES))
+        records = list(_write(union, sources, out, epoch))
+    return sorted(records, key=lambda record: record.path)
+
+
+class _Source:
+    """A tar open for its content: mapped, and through `tarfile` for sparse members."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Self:
+        with self.path.open("rb") as raw:
+            # Never closed by hand: after an error a view of it may still be held by the traceback.
+            self._map = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+        self._archive = tarfile.open(self.path, "r:")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._archive.close()
+
+    def pieces(self, start: int, end: int) -> Iterator[memoryview]:
+        """A range of the file, in pieces."""
+        with memoryview(self._map) as view:
+            for at in range(start, end, _CHUNK_BYTES):
+                with view[at : min(end, at + _CHUNK_BYTES)] as piece:
+                    yield piece
+
+    def content(self, member: Member) -> Iterator[memoryview | bytes]:
+        """A file's content, its holes filled."""
+        if not member.info.issparse():
+            yield from self.pieces(member.data, member.data + member.info.size)
+            return
+        content = self._archive.extractfile(member.info)
+        while content is not None and (piece := content.read(_CHUNK_BYTES)):
+            yield piece
+
+
+def _write(union: Union, sources: Sequence[_Source], out: IO[bytes], epoch: int) -> Iterator[FileRecord]:
+    directories = [item for item in union.chosen.values() if item.member.kind == "dir"]
+    generated = sorted(union.entries.items())
+    folders: list[tuple[str, Item | Entry]] = [(item.path, item) for item in directories]
+    folders += [(path, entry) for path, entry in generated if entry.kind == "dir"]
+    for path, folder in sorted(folders, key=lambda pair: pair[0]):
+        if isinstance(folder, Entry):
+            yield _write_entry(path, folder, out, epoch)
+        else:
+            yield _write_item(folder, folder, sources, out, epoch)
+    yield from _write_members(union, sources, out, epoch)
+    for path, entry in generated:
+        if entry.kind != "dir":
+            yield _write_entry(path, entry, out, epoch)
+    out.write(TAR_END)
+
+
+def _write_members(
+    union: Union, sources: Sequence[_Source], out: IO[bytes], epoch: int
+) -> Iterator[FileRecord]:
+    """Everything but directories. Where a hard link's file is gone, the first link left carries it."""
+    carriers: dict[int, FileRecord] = {}
+    for item in union.items:
+        if item.member.kind == "dir" or union.chosen.get(item.path) is not item:
+            continue
+        first = item.first or item
+        carrier = carriers.get(id(first))
+        if carrier is None:
+            carriers[id(first)] = carrier = _write_item(item, first, sources, out, epoch)
+            yield carrier
+        else:
+            yield _write_link(item, carrier, out)
+
+
+def _write_item(
+    item: Item, origin: Item, sources: Sequence[_Source], out: IO[bytes], epoch: int
+) -> FileRecord:
+    """Write `origin` at the path of `item`: its own bytes where nothing changes, else new headers."""
+    member, source, header = origin.member, sources[origin.source], _header(item.path, origin.member, epoch)
+    copied = (
+        item is origin
+        and member.as_is
+        and item.path == member.path
+        and header.mtime == int(member.info.mtime)
+        and not find_acl(member.info)
+    )
+    sha256 = hashlib.sha256()
+    if not copied:
+        out.write(encode_header(header))
+    elif member.info.issparse() or member.kind != "file":
+        _copy(source.pieces(member.start, member.end), out)
+    else:
+        _copy(source.pieces(member.start, member.data), out)
+    if member.kind == "file":
+        stored = copied and member.info.issparse()
+        for piece in source.content(member):
+            sha256.update(piece)
+            if not stored:
+                out.write(piece)
+        if not stored:
+            out.write(padding(header.size_bytes))
+    return _record(header, sha256.hexdigest() if member.kind == "file" else None)
+
+
+def _copy(pieces: Iterable[memoryview], out: IO[bytes]) -> None:
+    for piece in pieces:
+        out.write(piece)
+
+
+def _header(path: str, member: Member, epoch: int) -> Header:
+    info = member.info
+    return Header(
+        path=path,
+        kind=member.kind,
+        mode=0o777 if member.kind == "symlink" else info.mode & 0o7777,
+        uid=info.uid,
+        gid=info.gid,
+        mtime=min(max(int(info.mtime), 0), epoch),
+        size_bytes=info.size if member.kind == "file" else 0,
+        target=info.linkname if member.kind == "symlink" else "",
+        rdev=(info.devmajor, info.devminor) if member.kind in ("char", "block") else (0, 0),
+        xattrs=kept_xattrs(info),
+    )
+
+
+def _write_link(item: Item, carrier: FileRecord, out: IO[bytes]) -> FileRecord:
+    link = replace(carrier, path=item.path, kind="hardlink", target=carrier.path)
+    out.write(
+        encode_header(
+            Header(
+                path=link.path,
+                kind=link.kind,
+                mode=link.mode,
+                uid=link.uid,
+                gid=link.gid,
+                mtime=link.mtime,
+                target=link.target,
+            )
+        )
+    )
+    return link
+
+
+def _write_entry(path: str, entry: Entry, out: IO[bytes], epoch: int) -> FileRecord:
+    header = Header(
+        path=path,
+        kind=entry.kind,
+        mode=0o777 if entry.kind == "symlink" else entry.mode & 0o7777,
+        uid=entry.uid,
+        gid=entry.gid,
+        mtime=epoch,
+        size_bytes=len(entry.content) if entry.kind == "file" else 0,
+        target=entry.target if entry.kind == "symlink" else "",
+    )
+    out.write(encode_header(header))
+    if entry.kind != "file":
+        return _record(header, None)
+    out.write(entry.content + padding(len(entry.content)))
+    return _record(header, hashlib.sha256(entry.content).hexdigest())
+
+
+def _record(header: Header, sha256: str | None) -> FileRecord:
+    caps = header.xattrs.get("security.capability")
+    return FileRecord(
+        path=header.path,
+        kind=header.kind,
+        mode=header.mode,
+        uid=header.uid,
+        gid=header.gid,
+        size=header.size_bytes,
+        mtime=header.mtime,
+        sha256=sha256,
+        target=header.target,
+        xattrs={name: value.hex() for name, value in sorted(header.xattrs.items())},
+        caps=caps_text(caps) if caps is not None else "",
+        rdev=f"{header.rdev[0]}:{header.rdev[1]}" if header.kind in ("char", "block") else "",
+    )

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""A tar file -> its members as byte ranges, and a changed member -> new bytes.
+
+Re-encoding a whole tree through `tarfile` costs seconds, copying ranges does not, so a member is
+re-encoded only where something about it changes. What the format means stays in the library.
+"""
+
+from __future__ import annotations
+
+import struct
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rofs.treefacts import Kind, decode_xattrs, iter_members, member_kind, member_path
+
+SQUASHFS_XATTRS = ("user.", "trusted.", "security.")
+"""The name spaces of extended attributes that squashfs can hold."""
+TAR_END = bytes(2 * tarfile.BLOCKSIZE)
+
+_ACL_RECORDS = ("SCHILY.acl.access", "SCHILY.acl.default", "SCHILY.acl.ace")
+_ACL_XATTRS = ("system.posix_acl_access", "system.posix_acl_default", "system.nfs4_acl", "system.richacl")
+_FOREIGN_RECORDS = ("LIBARCHIVE.xattr.", "RHT.")
+"""Attributes in a form tar2sqfs misses or might take twice."""
+_TYPES: Mapping[Kind, bytes] = {
+    "file": tarfile.REGTYPE,
+    "dir": tarfile.DIRTYPE,
+    "symlink": tarfile.SYMTYPE,
+    "hardlink": tarfile.LNKTYPE,
+    "char": tarfile.CHRTYPE,
+    "block": tarfile.BLKTYPE,
+    "fifo": tarfile.FIFOTYPE,
+}
+_CAPABILITIES = (  # noqa: SIM905 -- as in linux/capability.h; 41 literals are longer to read
+    "chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable "
+    "net_bind_service net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot "
+    "sys_ptrace sys_pacct sys_admin sys_boot sys_nice sys_resource sys_time sys_tty_config mknod lease "
+    "audit_write audit_control setfcap mac_override mac_admin syslog wake_alarm block_suspend audit_read "
+    "perfmon bpf checkpoint_restore"
+).split()
+"""By number, capabilities(7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member: bytes [start, end) hold its headers and its stored content, the content from `data`.
+
+    `path` is absolute. `as_is` False means that the bytes alone do not say all (a global header, a
+    form of attribute that tar2sqfs does not read).
+    """
+
+    path: str
+    kind: Kind
+    info: tarfile.TarInfo
+    start: int
+    data: int
+    end: int
+    as_is: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What a member's headers say; `size_bytes` is of files, `target` of links, `rdev` of devices."""
+
+    path: str
+    kind: Kind
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    size_bytes: int = 0
+    target: str = ""
+    rdev: tuple[int, int] = (0, 0)
+    xattrs: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def scan(tar: Path) -> Iterator[Member]:
+    """Every member in order. ImageError for a damaged tar or a name that climbs."""
+    for archive, info in iter_members(tar):
+        # A global header stays behind when a member's own bytes are copied.
+        as_is = all(key in ("comment", "hdrcharset") for key in archive.pax_headers) and not any(
+            key.startswith(_FOREIGN_RECORDS) for key in info.pax_headers
+        )
+        path, kind = member_path(tar, info.name), member_kind(tar, info)
+        yield Member(path, kind, info, info.offset, info.offset_data, archive.offset, as_is)
+
+
+def encode_header(header: Header) -> bytes:
+    """The bytes before the content: PAX, numeric owners, no names, the same each time."""
+    info = tarfile.TarInfo("." + header.path)
+    info.type, info.mode, info.mtime = _TYPES[header.kind], header.mode, header.mtime
+    info.uid, info.gid, info.size = header.uid, header.gid, header.size_bytes
+    info.linkname = "." + header.target if header.kind == "hardlink" else header.target
+    info.devmajor, info.devminor = header.rdev
+    info.pax_headers = {
+        f"SCHILY.xattr.{name}": value.decode("utf-8", "surrogateescape")
+        for name, value in sorted(header.xattrs.items())
+    }
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def padding(size_bytes: int) -> bytes:
+    """The zeros after content of this size."""
+    return bytes(-size_bytes % tarfile.BLOCKSIZE)
+
+
+def find_acl(info: tarfile.TarInfo) -> str | None:
+    """The record of a real ACL; one that only repeats the mode bits says nothing more and is none."""
+    for key in _ACL_RECORDS:
+        value = info.pax_headers.get(key)
+        if value is not None and not (key == "SCHILY.acl.access" and _repeats_mode(value)):
+            return key
+    return next((name for name in decode_xattrs(info.pax_headers) if name in _ACL_XATTRS), None)
+
+
+def _repeats_mode(acl: str) -> bool:
+    entries = [entry.strip().split(":") for entry in acl.replace(",", "\n").split("\n") if entry.strip()]
+    return all(len(e) > 2 and e[0] in ("user", "group", "other") and not e[1] for e in entries)
+
+
+def kept_xattrs(info: tarfile.TarInfo) -> dict[str, bytes]:
+    """A member's extended attributes without its ACLs."""
+    found = decode_xattrs(info.pax_headers) if info.pax_headers else {}
+    return {name: value for name, value in found.items() if name not in _ACL_XATTRS}
+
+
+def caps_text(raw: bytes) -> str:
+    """A security.capability value (linux/capability.h) -> text as getcap(8) prints it: "cap_net_raw=ep"."""
+    if len(raw) not in (12, 20, 24):
+        return f"unknown:{raw.hex()}"
+    magic, *words = struct.unpack(f"<{len(raw) // 4}I", raw)
+    permitted = words[0] | (words[2] << 32 if len(words) > 2 else 0)
+    inheritable = words[1] | (words[3] << 32 if len(words) > 2 else 0)
+    groups: dict[str, list[str]] = {}
+    for number in range(64):
+        bit = 1 << number
+        if not (permitted | inheritable) & bit:
+            continue
+        flags = "e" if magic & 1 else ""
+        flags += ("i" if inheritable & bit else "") + ("p" if permitted & bit else "")
+        name = _CAPABILITIES[number] if number < len(_CAPABILITIES) else str(number)
+        groups.setdefault(flags, []).append(f"cap_{name}")
+    text = " ".join(f"{','.join(names)}={flags}" for flags, names in sorted(groups.items()))
+    return text + (f" [rootid={words[4]}]" if len(words) > 4 else "")
