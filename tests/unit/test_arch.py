@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""rofs.machine.arch: complete rows, loadable without rofs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from rofs.machine import arch
+from rofs.machine.arch import ARCHES, host_arch
+
+
+def test_the_rows_are_debians_names() -> None:
+    assert {name: row.name for name, row in ARCHES.items()} == {"amd64": "amd64", "arm64": "arm64"}
+    assert {row.console for row in ARCHES.values()} == {"ttyS0", "ttyAMA0"}
+
+
+@pytest.mark.parametrize("name", ARCHES)
+def test_a_row_leaves_nothing_out(name: str) -> None:
+    row = ARCHES[name]
+    for field in row.__slots__:
+        if field not in ("kvm_probe_args", "kvm_probe_status"):
+            assert getattr(row, field), field
+    assert row.uname in row.qemu
+    assert row.zig_target.endswith("-linux-musl")
+
+
+def test_the_pc_probe_is_a_kernel_qemu_will_load() -> None:
+    probe = ARCHES["amd64"].kvm_probe
+    assert probe[0x1FE:0x200] == b"\x55\xaa"
+    assert probe[0x202:0x206] == b"HdrS"
+    assert len(probe) == 3 * 512
+
+
+def test_it_loads_by_path_alone(tmp_path: Path) -> None:
+    """As the wheel's build hook loads it: not from a package, not in sys.modules."""
+    copy = tmp_path / "alone.py"
+    copy.write_bytes(Path(arch.__file__).read_bytes())
+    spec = importlib.util.spec_from_file_location("alone", copy)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert "alone" not in sys.modules
+    assert module.ARCHES["arm64"].zig_target == "aarch64-linux-musl"
+
+
+@pytest.mark.parametrize(
+    ("machine", "expected"), [("x86_64", "amd64"), ("aarch64", "arm64"), ("sparc", None)]
+)
+def test_the_host(machine: str, expected: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = os.uname_result(("Linux", "host", "6", "#1", machine))
+    monkeypatch.setattr(os, "uname", lambda: host)
+    assert host_arch() == expected

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: MIT
+"""rofs.machine.qemu: the command line as data, and every way a QEMU can end. QEMU is a fake first on PATH."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from rofs.errors import Interrupted, MachineError
+from rofs.machine.accel import Accel
+from rofs.machine.arch import ARCHES
+from rofs.machine.qemu import Boot, BootResult, Disk, boot, qemu_argv
+
+MIB = 1024 * 1024
+
+FAKE = """#!{python}
+import json, os, socket, sys, time
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("qmp.sock")
+listener.listen()
+
+def serve(kvm=False):
+    global connection
+    connection = listener.accept()[0]
+    connection.sendall(b'{{"QMP": {{}}}}\\r\\n')
+    for line in connection.makefile():
+        command = json.loads(line)["execute"]
+        say({{"event": "NOISE", "data": {{}}}})
+        say({{"return": {{"present": True, "enabled": kvm}} if command == "query-kvm" else {{}}}})
+        if command == "cont":
+            return
+
+def say(message):
+    connection.sendall(json.dumps(message).encode() + b"\\r\\n")
+
+def end(reason):
+    say({{"event": "SHUTDOWN", "data": {{"guest": True, "reason": reason}}}})
+
+"""
+
+
+def request(tmp_path: Path, name: str = "amd64", **changes: object) -> Boot:
+    work = tmp_path / "work"
+    values: dict[str, object] = {
+        "arch": ARCHES[name],
+        "accel": Accel("tcg", "a test"),
+        "kernel": Path("/boot/vmlinuz"),
+        "initrd": Path("/boot/initrd.img"),
+        "cmdline": "console=ttyS0 quiet",
+        "disks": (Disk(path=Path("/root,.qcow2"), format="qcow2"),),
+        "work": work,
+        "console": work / "console.log",
+    }
+    return Boot(**(values | changes))  # type: ignore[arg-type]
+
+
+def _values(argv: list[str], option: str) -> list[str]:
+    return [argv[i + 1] for i, word in enumerate(argv) if word == option]
+
+
+@pytest.mark.parametrize(
+    ("changes", "option", "expected"),
+    [
+        ({}, "-kernel", ["/boot/vmlinuz"]),
+        ({}, "-append", ["console=ttyS0 quiet"]),
+        ({}, "-nic", ["none"]),
+        ({}, "-accel", ["tcg"]),
+        ({}, "-cpu", [ARCHES["amd64"].tcg_cpu]),
+        ({"accel": Accel("kvm", "")}, "-accel", ["kvm"]),
+        ({"accel": Accel("kvm", "")}, "-cpu", [ARCHES["amd64"].kvm_cpu]),
+        ({"name": "arm64"}, "-cpu", ["cortex-a72"]),
+        ({}, "-m", ["512M"]),
+        ({"memory_bytes": 300 * MIB + 1}, "-m", ["301M"]),
+        ({"smp": 1}, "-smp", ["1"]),
+    ],
+)
+def test_a_word_of_the_command_line(
+    changes: dict[str, object], option: str, expected: list[str], tmp_path: Path
+) -> None:
+    assert _values(qemu_argv(request(tmp_path, **changes)), option) == expected  # type: ignore[arg-type]
+
+
+def test_the_guest_has_a_disk_a_port_entropy_and_no_network(tmp_path: Path) -> None:
+    argv = qemu_argv(request(tmp_path))
+    assert argv[0] == "qemu-system-x86_64"
+    assert {"-nodefaults", "-no-user-config", "-no-reboot", "-S"} <= set(argv)
+    assert _values(argv, "-device") == [
+        "virtio-serial-pci",
+        "virtserialport,chardev=probe,name=rofs.probe",
+        "virtio-rng-pci,rng=entropy",
+        "virtio-blk-pci,drive=disk0",
+    ]
+    assert not {"-netdev", "-net", "-monitor", "-qmp", "-nographic"} & set(argv)
+
+
+def test_paths_with_commas_are_one_path(tmp_path: Path) -> None:
+    argv = qemu_argv(request(tmp_path, console=Path("/logs/a,b")))
+    assert "file,id=console,path=/logs/a,,b" in _values(argv, "-chardev")
+    (node,) = (json.loads(text) for text in _values(argv, "-blockdev"))
+    assert node["file"] == {"driver": "file", "filename": "/root,.qcow2"}
+
+
+def test_disks_keep_their_order(tmp_path: Path) -> None:
+    disks = (
+        Disk(path=Path("/a"), format="qcow2"),
+        Disk(path=Path("/b"), format="raw", read_only=True),
+    )
+    nodes = [json.loads(text) for text in _values(qemu_argv(request(tmp_path, disks=disks)), "-blockdev")]
+    assert [(n["node-name"], n["driver"], n["read-only"]) for n in nodes] == [
+        ("disk0", "qcow2", False),
+        ("disk1", "raw", True),
+    ]
+
+
+class Qemu:
+    """A fake QEMU; `runs` boots it with a body after the monitor's helpers."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.tmp_path, self.lines = tmp_path, list[str]()
+
+    def boots(self, body: str, *, timeout_s: float = 60, **changes: object) -> BootResult:
+        script = self.tmp_path / "qemu-system-x86_64"
+        script.write_text(FAKE.format(python=sys.executable) + body)
+        script.chmod(0o755)
+        log = self.tmp_path / "log"
+        return boot(request(self.tmp_path, **changes), self.lines.append, timeout_s=timeout_s, log=log)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Qemu:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    return Qemu(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        ('serve(); end("guest-shutdown")', "off", "the guest powered off"),
+        ('serve(); end("guest-reset")', "crash", "(guest-reset)"),
+        ('serve(); end("guest-panic")', "crash", "(guest-panic)"),
+        ("serve()", "crash", "no reason given"),
+        ('serve(); sys.exit("qemu: bad luck")', "crash", "exit status 1: qemu: bad luck"),
+        ('serve(); end("guest-shutdown"); os.abort()', "crash", "SIGABRT"),
+    ],
+)
+def test_an_end_and_its_reason(body: str, status: str, reason: str, qemu: Qemu) -> None:
+    result = qemu.boots(body)
+    assert (result.status, result.accel_seen, result.console) == (status, "tcg", "")
+    assert reason in result.reason
+
+
+def test_a_guest_that_hangs_is_ended(qemu: Qemu) -> None:
+    body = 'serve(); open("console.log", "w").write("so far\\n"); print("said", flush=True); time.sleep(600)'
+    result = qemu.boots(body, timeout_s=2)
+    assert (result.status, result.console) == ("timeout", "so far\n")
+    assert "2 s" in result.reason
+    assert qemu.lines == ["said"]
+
+
+def test_the_accelerator_is_qemus_word_not_ours(qemu: Qemu) -> None:
+    assert qemu.boots('serve(kvm=True); end("guest-shutdown")').accel_seen == "kvm"
+
+
+def test_the_port_is_stdout_alone_and_all_of_it(qemu: Qemu) -> None:
+    body = """
+serve()
+os.write(2, b"a warning of QEMU's\\n")
+for n in range(20000): print(n)
+sys.stdout.flush()
+os.write(1, b"\\xff\\x85 x\\ry\\r\\nunfinished")
+end("guest-shutdown")
+"""
+    assert qemu.boots(body).status == "off"
+    assert qemu.lines[:20000] == [str(n) for n in range(20000)]
+    assert qemu.lines[20000:] == ["\ufffd\ufffd x\ry", "unfinished"]
+
+
+def test_the_port_does_not_close_before_qemu_ends(qemu: Qemu) -> None:
+    """At an end of file on stdin QEMU takes the port for closed, and a guest that writes hangs."""
+    body = """
+import select
+serve()
+print("closed" if select.select([0], [], [], 0.3)[0] else "open", flush=True)
+end("guest-shutdown")
+"""
+    qemu.boots(body)
+    assert qemu.lines == ["open"]
+
+
+def test_what_the_reader_raises_comes_out(qemu: Qemu, tmp_path: Path) -> None:
+    qemu.boots('serve(); end("guest-shutdown")')
+
+    def broken(line: str) -> None:
+        raise KeyError(line)
+
+    (tmp_path / "qemu-system-x86_64").write_text(
+        FAKE.format(python=sys.executable) + 'serve(); print("a\\nb", flush=True); end("guest-shutdown")'
+    )
+    with pytest.raises(KeyError, match="a"):
+        boot(request(tmp_path), broken)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('sys.exit("qemu: -foo: invalid option")', "qemu: -foo: invalid option"),
+        ("pass", "qemu-system-x86_64: "),
+        ('connection = listener.accept()[0]; sys.exit("qemu: no such kernel")', "no such kernel"),
+        ("connection = listener.accept()[0]; connection.sendall(b'no json\\n')", "qemu-system-x86_64: "),
+        (
+            "connection = listener.accept()[0]; say({'QMP': {}}); say({'error': {'desc': 'not today'}})",
+            "not today",
+        ),
+    ],
+)
+def test_a_qemu_that_never_starts_the_guest_is_an_error(body: str, words: str, qemu: Qemu) -> None:
+    with pytest.raises(MachineError) as caught:
+        qemu.boots(body)
+    assert words in str(caught.value)
+    assert caught.value.exit_status == 5
+
+
+def test_a_missing_qemu_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rofs.run.shutil.which", lambda name, path: None)
+    with pytest.raises(MachineError, match=r"not found.*qemu-system-x86"):
+        boot(request(tmp_path), lambda line: None)
+
+
+def test_a_qemu_that_somebody_stopped_is_an_interrupt(qemu: Qemu) -> None:
+    with pytest.raises(Interrupted):
+        qemu.boots('serve(); end("host-signal")')
+
+
+def test_leftovers_of_another_boot_do_not_confuse(qemu: Qemu, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "qmp.sock").touch()
+    (tmp_path / "work" / "console.log").write_text("of another boot")
+    result = qemu.boots('serve(); end("guest-shutdown")')
+    assert (result.status, result.console) == ("off", "")
+
+
+def test_a_long_path_is_no_obstacle(qemu: Qemu, tmp_path: Path) -> None:
+    work = tmp_path.joinpath(*["a-directory-with-a-long-name"] * 6)
+    result = qemu.boots('serve(); end("guest-shutdown")', work=work, console=work / "console.log")
+    assert result.status == "off"
