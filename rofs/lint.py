@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: MIT
+"""Profile, TreeFacts -> problems: what contradicts itself, or names what is not there.
+
+Each rule has an id, which the problem carries. Without facts (`check` before anything was fetched)
+the rules that need the tree stay silent; `build` runs them all before anything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
+from pathlib import PurePosixPath
+
+from rofs.errors import KeyPath, Problem
+from rofs.layout import (
+    DEFAULT_SIZE_BYTES,
+    SYSTEM_OWNED,
+    find_gid,
+    find_uid,
+    is_within,
+    is_writable_decl,
+    nearest,
+    shows_image,
+)
+from rofs.profile import MountDecl, Profile
+from rofs.treefacts import TreeFacts
+
+GENERATED = tuple(
+    PurePosixPath(p)
+    for p in ("/etc/fstab", "/etc/machine-id", "/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow")
+)
+_UNIT_DIR = PurePosixPath("/etc/systemd/system")
+_OVERLAY_SPLITS = frozenset(',:"\\')
+
+Found = Iterator[Problem]
+
+
+def lint(profile: Profile, facts: TreeFacts | None) -> list[Problem]:
+    """Every problem of every rule, sorted by place."""
+    found: list[Problem] = []
+    for rule in PROFILE_RULES:
+        found += rule(profile)
+    if facts is not None:
+        for tree_rule in TREE_RULES:
+            found += tree_rule(profile, facts)
+    return sorted(set(found))
+
+
+def _problem(profile: Profile, at: KeyPath, rule: str, message: str, hint: str = "") -> Problem:
+    return Problem(profile.marks.find(at), message, rule, at, hint)
+
+
+def _warning(profile: Profile, at: KeyPath, rule: str, message: str, hint: str = "") -> Problem:
+    return Problem(profile.marks.find(at), message, rule, at, hint, "warning")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint, or nothing."""
+    close = get_close_matches(word, sorted(known), 1)
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
+# --- rules over the profile alone -----------------------------------------------------------------
+
+
+def rule_twice(profile: Profile) -> Found:
+    """mount-twice, file-twice, immutable-twice: one path, one promise."""
+    for kind, items in (("mounts", profile.mounts), ("files", profile.files), ("immutable", profile.immutable)):
+        first: dict[PurePosixPath, KeyPath] = {}
+        for item in items:
+            at = item.at if kind == "immutable" else (*item.at, "path")
+            if item.path in first:
+                line = profile.marks.find(first[item.path]).line
+                yield _problem(profile, at, f"{kind.rstrip('s')}-twice", f"{item.path} is already declared on line {line}")
+            first.setdefault(item.path, at)
+
+
+def rule_under_immutable(profile: Profile) -> Found:
+    """under-immutable: nothing may be declared at or below an immutable path."""
+    for decl in profile.mounts:
+        for item in profile.immutable:
+            if is_within(decl.path, item.path):
+                line = profile.marks.find(item.at).line
+                yield _problem(
+                    profile, (*decl.at, "path"), "under-immutable",
+                    f"{decl.path} is at or below {item.path}, which line {line} declares immutable",
+                    "take one of the two away",
+                )  # fmt: skip
+
+
+def rule_system_owned(profile: Profile) -> Found:
+    """system-path: /run, /dev, /proc and /sys belong to the kernel and PID 1."""
+    places = [(d.path, (*d.at, "path")) for d in profile.mounts] + [(i.path, i.at) for i in profile.immutable]
+    for path, at in places:
+        for owned in SYSTEM_OWNED:
+            if is_within(path, owned):
+                yield _problem(profile, at, "system-path", f"{path}: {owned} belongs to the kernel and PID 1")
+
+
+def rule_bind_sources(profile: Profile) -> Found:
+    """bind-cycle, rw-of-immutable: a bind shows what is there, and may be what that is."""
+    for decl in profile.mounts:
+        if decl.type != "bind" or decl.source in (None, "tmpfs"):
+            continue
+        at, source = (*decl.at, "source"), PurePosixPath(str(decl.source))
+        if _depends_on_itself(decl, profile.mounts):
+            yield _problem(profile, at, "bind-cycle", f"{decl.path} is bound from {source}, which needs {decl.path}")
+            continue
+        cover = nearest(source, profile.mounts)
+        writable = (cover is not None and is_writable_decl(cover)) or any(
+            is_within(source, p) for p in (PurePosixPath("/run"), PurePosixPath("/dev/shm"))  # noqa: S108
+        )
+        if any(is_within(source, i.path) for i in profile.immutable):
+            writable = False
+        if decl.access == "rw" and not writable:
+            yield _problem(
+                profile, at, "rw-of-immutable", f"{source} is read-only, so {decl.path} could not be written",
+                "say access: ro, or declare a writable mount at the source",
+            )  # fmt: skip
+
+
+def _depends_on_itself(start: MountDecl, mounts: tuple[MountDecl, ...]) -> bool:
+    """Whether following sources and parents from `start` comes back to it."""
+    pending, seen = [start], set[PurePosixPath]()
+    while pending:
+        decl = pending.pop()
+        paths = [] if decl.type != "bind" or decl.source in (None, "tmpfs") else [PurePosixPath(str(decl.source))]
+        if decl.path != start.path:
+            paths.append(decl.path)
+        for path in paths:
+            for other in mounts:
+                if is_within(path, other.path) and other.path != decl.path:
+                    if other.path == start.path:
+                        return True
+                    if other.path not in seen:
+                        seen.add(other.path)
+                        pending.append(other)
+            if decl.path == start.path and is_within(path, start.path):
+                return True
+    return False
+
+
+def rule_overlay_path(profile: Profile) -> Found:
+    """overlay-path: mount(8) and overlayfs split their options on these (note 3)."""
+    for decl in profile.mounts:
+        bad = _OVERLAY_SPLITS & set(str(decl.path))
+        if decl.type == "overlay" and bad:
+            shown = " ".join(sorted(bad))
+            yield _problem(
+                profile, (*decl.at, "path"), "overlay-path",
+                f"{decl.path}: an overlay's lowerdir cannot hold {shown}", "overlay the parent directory",
+            )  # fmt: skip
+
+
+def rule_hidden(profile: Profile) -> Found:
+    """hidden: what is baked in must not lie under a mount that starts empty."""
+    places = [(f.path, (*f.at, "path")) for f in profile.files]
+    for user in profile.users:
+        places.append((user.home or PurePosixPath("/home", user.name), user.at))
+    for path, at in places:
+        cover = nearest(path, profile.mounts)
+        if cover is None or _on_island(path, cover, profile):
+            continue
+        if not shows_image(cover):
+            line = profile.marks.find(cover.at).line
+            yield _problem(
+                profile, at, "hidden", f"{path} would be hidden by the {cover.type} at {cover.path} (line {line})",
+                "make it an overlay, or a bind with seed: image",
+            )  # fmt: skip
+
+
+def _on_island(path: PurePosixPath, cover: MountDecl, profile: Profile) -> bool:
+    """Whether an immutable path inside the mount shows the image's content there."""
+    return any(is_within(path, i.path) and is_within(i.path, cover.path) for i in profile.immutable)
+
+
+def rule_generated(profile: Profile) -> Found:
+    """generated-path: two writers of one file, and one of them is rofs."""
+    for decl in profile.files:
+        unit = decl.path.parent == _UNIT_DIR and decl.path.suffix == ".mount"
+        if decl.path in GENERATED or unit:
+            yield _problem(
+                profile, (*decl.at, "path"), "generated-path", f"{decl.path} is generated by rofs",
+                "declare mounts and users instead",
+            )  # fmt: skip
+
+
+def rule_memory(profile: Profile) -> Found:
+    """memory: caps that add up to more than the verified machine has protect nothing."""
+    caps = [d.size_bytes or DEFAULT_SIZE_BYTES for d in profile.mounts if d.type != "bind" or d.source == "tmpfs"]
+    if sum(caps) > profile.verify.memory_bytes:
+        yield _warning(
+            profile, ("mounts",), "memory",
+            f"the caps add up to {sum(caps) >> 20}M, more than the {profile.verify.memory_bytes >> 20}M of verify.memory",
+            "lower the sizes, or set verify.memory to what the device has",
+        )  # fmt: skip
+
+
+PROFILE_RULES: tuple[Callable[[Profile], Found], ...] = (
+    rule_twice, rule_under_immutable, rule_system_owned, rule_bind_sources, rule_overlay_path,
+    rule_hidden, rule_generated, rule_memory,
+)  # fmt: skip
+
+
+# --- rules that need the tree ---------------------------------------------------------------------
+
+
+def rule_init(profile: Profile, facts: TreeFacts) -> Found:
+    """no-systemd: this release mounts through PID 1's units."""
+    if facts.init != "systemd":
+        at = (*profile.source.at, "packages")
+        yield _problem(profile, at, "no-systemd", "the tree has no systemd", "add systemd-sysv to the packages")
+
+
+def rule_accounts(profile: Profile, facts: TreeFacts) -> Found:
+    """unknown-user, unknown-group: names must be of the tree or of the profile."""
+    users = {*facts.users(), *(u.name for u in profile.users)}
+    groups = {*facts.groups(), *(u.name for u in profile.users)}
+    for decl in (*profile.mounts, *profile.files):
+        if decl.owner and find_uid(profile, facts, decl.owner) is None:
+            yield _unknown(profile, (*decl.at, "owner"), "user", decl.owner, users)
+        if decl.group and find_gid(profile, facts, decl.group) is None:
+            yield _unknown(profile, (*decl.at, "group"), "group", decl.group, groups)
+    for home in profile.home:
+        if home.user not in users:
+            yield _unknown(profile, (*home.at, "user"), "user", home.user, users)
+    for user in profile.users:
+        for index, group in enumerate(user.groups):
+            if group not in groups:
+                yield _unknown(profile, (*user.at, "groups", index), "group", group, groups)
+
+
+def _unknown(profile: Profile, at: KeyPath, kind: str, name: str, known: Iterable[str]) -> Problem:
+    hint = did_you_mean(name, known) or f"no package of the profile makes it: add the package, or the {kind}"
+    return _problem(profile, at, f"unknown-{kind}", f"no {kind} {name!r} in the tree or the profile", hint)
+
+
+def rule_user_clash(profile: Profile, facts: TreeFacts) -> Found:
+    """user-exists, no-such-shell: a second account of one name or number is a security hole."""
+    names = facts.users()
+    by_uid = {account.uid: name for name, account in names.items()}
+    for user in profile.users:
+        if user.name in names:
+            yield _problem(profile, (*user.at, "name"), "user-exists", f"a package makes the user {user.name!r} already")
+        elif user.uid in by_uid:
+            yield _problem(profile, (*user.at, "uid"), "user-exists", f"uid {user.uid} is {by_uid[user.uid]!r} in the tree")
+        if facts.lookup(user.shell) is None:
+            yield _problem(profile, (*user.at, "shell"), "no-such-shell", f"{user.shell} is not in the tree")
+
+
+def rule_paths(profile: Profile, facts: TreeFacts) -> Found:
+    """symlink, not-a-directory, no-such-path: what a mount stands on (notes 2 and 28)."""
+    for decl in profile.mounts:
+        at = (*decl.at, "path")
+        yield from _no_symlink(profile, facts, decl.path, at)
+        node = facts.node(decl.path)
+        if node is not None and node.kind not in ("dir", "symlink"):
+            yield _problem(profile, at, "not-a-directory", f"{decl.path} is a {node.kind} in the tree", "name its directory")
+    made = {f.path for f in profile.files} | {p for f in profile.files for p in f.path.parents}
+    made |= {user.home or PurePosixPath("/home", user.name) for user in profile.users}
+    for item in profile.immutable:
+        yield from _no_symlink(profile, facts, item.path, item.at)
+        if facts.lookup(item.path) is None and item.path not in made:
+            hint = did_you_mean(str(item.path), (p for p, n in facts.nodes.items() if n.kind == "dir"))
+            yield _problem(profile, item.at, "no-such-path", f"{item.path} is not in the tree", hint)
+
+
+def _no_symlink(profile: Profile, facts: TreeFacts, path: PurePosixPath, at: KeyPath) -> Found:
+    link = facts.find_symlink_prefix(path)
+    if link is not None:
+        hint = f"say {facts.resolve(path)}"
+        yield _problem(profile, at, "symlink", f"{link} is a symbolic link in the tree", hint)
+
+
+def rule_bind_source_exists(profile: Profile, facts: TreeFacts) -> Found:
+    """no-such-source: a bind from a path that the image has not and nothing makes."""
+    made = {p for f in profile.files for p in (f.path, *f.path.parents)}
+    mounted = {d.path for d in profile.mounts}
+    for decl in profile.mounts:
+        if decl.type != "bind" or decl.source in (None, "tmpfs"):
+            continue
+        source = PurePosixPath(str(decl.source))
+        cover = nearest(source, profile.mounts)
+        baked = (facts.lookup(source) is not None or source in made) and (cover is None or shows_image(cover))
+        if not baked and source not in mounted:
+            yield _problem(profile, (*decl.at, "source"), "no-such-source", f"{source} is not in the tree")
+
+
+def rule_units(profile: Profile, facts: TreeFacts) -> Found:
+    """unknown-unit: a unit that is not there can be neither enabled nor active."""
+    own = {f.path.name for f in profile.files if is_within(f.path, PurePosixPath("/etc/systemd/system"))}
+    known = {*facts.units(), *own}
+    places = [(name, ("units", "enable", i)) for i, name in enumerate(profile.units.enable)]
+    places += [(name, ("units", "mask", i)) for i, name in enumerate(profile.units.mask)]
+    places += [(name, ("verify", "units", i)) for i, name in enumerate(profile.verify.units)]
+    for name, at in places:
+        prefix, sep, rest = name.partition("@")
+        template = f"{prefix}@.{rest.rpartition('.')[2]}" if sep else name
+        if name not in known and template not in known and not name.endswith((".mount", ".slice", ".scope", ".device")):
+            yield _problem(profile, at, "unknown-unit", f"no unit {name!r} in the tree", did_you_mean(name, known))
+
+
+TREE_RULES: tuple[Callable[[Profile, TreeFacts], Found], ...] = (
+    rule_init, rule_accounts, rule_user_clash, rule_paths, rule_bind_source_exists, rule_units,
+)  # fmt: skip

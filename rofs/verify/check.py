@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""One check: what is asked of the guest, and how its answers are judged. The guest only reports facts."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rofs.errors import KeyPath
+from rofs.verify.probe_wire import Op
+
+Facts = Mapping[str, Any]
+"""The answer to one operation; empty where the guest gave none."""
+Judge = Callable[[Sequence[Facts]], "Verdict"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What was promised and what was seen, in words."""
+
+    ok: bool
+    expected: str
+    seen: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """`promise` groups checks in reports, `subject` is the path or unit, `at` the key that promises it.
+
+    `phase`: `quiet` only looks, `loud` writes, attacks and runs commands; all quiet ones come first.
+    """
+
+    promise: str
+    subject: str
+    at: KeyPath
+    ops: tuple[Op, ...]
+    judge: Judge
+    phase: Literal["quiet", "loud", "after"] = "quiet"
+
+    @property
+    def name(self) -> str:
+        """Stable over boots and architectures."""
+        return f"{self.promise}: {self.subject}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A check that was judged, in one boot."""
+
+    boot: int
+    promise: str
+    subject: str
+    at: KeyPath
+    verdict: Verdict
+
+
+def kept(expected: str, seen: str) -> Verdict:
+    """The promise was kept."""
+    return Verdict(ok=True, expected=expected, seen=seen)
+
+
+def broken(expected: str, seen: str) -> Verdict:
+    """The promise was broken, or nobody could see that it was kept."""
+    return Verdict(ok=False, expected=expected, seen=seen)
+
+
+def decide(ok: bool, expected: str, seen: str) -> Verdict:
+    """Either."""
+    return Verdict(ok=ok, expected=expected, seen=seen)
+
+
+def data(facts: Facts) -> bytes | None:
+    """The bytes of a `read`, an `exec` or a `run`; None where the guest could not give them."""
+    text = facts.get("data")
+    return base64.b64decode(text) if isinstance(text, str) else None
+
+
+def text(facts: Facts) -> str:
+    """The same for people, the cut middle of a long output left out."""
+    head = (data(facts) or b"").decode("utf-8", "replace")
+    tail = base64.b64decode(facts.get("tail") or "").decode("utf-8", "replace")
+    return f"{head}\n[...]\n{tail}" if facts.get("dropped") else head + tail
+
+
+def trouble(facts: Facts) -> str:
+    """Why an operation gave no answer, or ''."""
+    if not facts:
+        return "the guest gave no answer"
+    for key in ("timeout", "stuck", "signal", "error"):
+        if facts.get(key):
+            return f"{key}: {facts[key]}"
+    return ""

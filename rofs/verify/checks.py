@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""Layout, entries -> the checks of one boot, in order, and the plan that the probe executes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rofs.entry import Entry
+from rofs.layout import Layout
+from rofs.verify import probe_wire as wire
+from rofs.verify.check import Check, Facts, Outcome
+from rofs.verify.content import content_checks
+from rofs.verify.immutable import immutable_checks
+from rofs.verify.mounts import judge_undeclared, mount_checks, TABLE
+from rofs.verify.system import system_checks
+from rofs.verify.volatile import volatile_checks
+
+BOOTS = 2
+"""The second is a cold restart on the same disks: only then do volatile and persistent differ (note 43)."""
+_PHASES = ("quiet", "loud", "after")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Checks and the operations they share: each operation asked once a phase, by its number from 1."""
+
+    checks: tuple[Check, ...]
+    numbers: tuple[tuple[int, ...], ...]
+    ops: tuple[wire.Op, ...]
+
+
+def boot_checks(layout: Layout, entries: Sequence[Entry], boot: int) -> tuple[Check, ...]:
+    """Everything that is looked at comes before anything that writes; the mount table is read again last."""
+    checks: list[Check] = [
+        *system_checks(layout.profile),
+        *mount_checks(layout),
+        *content_checks(layout, entries),
+        *volatile_checks(layout, boot),
+        *(immutable_checks(layout) if boot == 1 else ()),
+        _late_table(layout),
+    ]
+    return tuple(sorted(checks, key=lambda c: _PHASES.index(c.phase)))
+
+
+def _late_table(layout: Layout) -> Check:
+    return Check(
+        promise="nothing undeclared", subject="mount table after all checks", at=("mounts",), ops=(TABLE,),
+        judge=lambda facts: judge_undeclared(layout, facts), phase="after",
+    )  # fmt: skip
+
+
+def make_plan(checks: Sequence[Check], last: wire.Op) -> Plan:
+    """Number the operations. What only looks is shared within the quiet phase; the rest is done each time."""
+    ops: list[wire.Op] = []
+    shared: dict[wire.Op, int] = {}
+    numbers = []
+    for check in checks:
+        row = []
+        for op in check.ops:
+            number = shared.get(op) if check.phase == "quiet" else None
+            if number is None:
+                ops.append(op)
+                number = len(ops)
+                shared.setdefault(op, number)
+            row.append(number)
+        numbers.append(tuple(row))
+    return Plan(checks=tuple(checks), numbers=tuple(numbers), ops=(*ops, last))
+
+
+def judge(plan: Plan, boot: int, answers: Mapping[int, Facts]) -> Iterator[Outcome]:
+    """Each check, in the plan's order; an answer that never came is a broken promise, not a skipped one."""
+    for check, numbers in zip(plan.checks, plan.numbers, strict=True):
+        verdict = check.judge([answers.get(n, {}) for n in numbers])
+        lost = [n for n in numbers if n not in answers]
+        if lost and verdict.ok:
+            verdict = replace(verdict, ok=False, seen=f"the guest never answered {plan.ops[lost[0] - 1]}")
+        yield Outcome(boot=boot, promise=check.promise, subject=check.subject, at=check.at, verdict=verdict)

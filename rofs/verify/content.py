@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""Generated entries -> checks that each is in the guest as it was generated: users, dot-files, units, names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+
+from rofs.entry import Entry
+from rofs.errors import KeyPath
+from rofs.generate.accounts import home_of
+from rofs.layout import Layout, Promise
+from rofs.profile import User
+from rofs.verify import probe_wire as wire
+from rofs.verify.check import Check, Facts, Verdict, broken, data, decide, kept, text, trouble
+
+MOST_READ_BYTES = 65536
+_TYPES = {"file": "file", "dir": "dir", "symlink": "link"}
+
+
+def content_checks(layout: Layout, entries: Sequence[Entry]) -> Iterator[Check]:
+    """Entries grouped by the key that asked for them, so that a report has one line a promise."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.why or "rofs", []).append(entry)
+    for why, group in groups.items():
+        yield _group_check(layout, why, group)
+    for user in layout.profile.users:
+        yield _user_check(layout, user)
+    hostname = layout.profile.hostname
+    yield Check(
+        promise="hostname", subject=hostname, at=("hostname",),
+        ops=(wire.read("/proc/sys/kernel/hostname"), wire.run(30, "getent", "hosts", hostname)),
+        judge=lambda facts: _judge_hostname(hostname, facts),
+    )  # fmt: skip
+
+
+def _group_check(layout: Layout, why: str, group: list[Entry]) -> Check:
+    seen = [e for e in group if not _is_replaced(layout, e)]
+    ops = []
+    for entry in seen:
+        ops.append(wire.lstat(str(entry.path)))
+        if entry.kind == "file":
+            ops.append(wire.read(str(entry.path), MOST_READ_BYTES))
+    paths = f"{group[0].path}" + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+    return Check(
+        promise="generated", subject=f"{why}: {paths}", at=_key(why), ops=tuple(ops),
+        judge=lambda facts: _judge_entries(seen, facts),
+    )  # fmt: skip
+
+
+def _key(why: str) -> KeyPath:
+    """`users[0]` back to ("users", 0), for the place in the report."""
+    head, _, rest = why.partition("[")
+    return (head, int(rest.rstrip("]"))) if rest.rstrip("]").isdigit() else tuple(head.split("."))
+
+
+def _is_replaced(layout: Layout, entry: Entry) -> bool:
+    """What stands at the path is, by the layout, not the image's: a mount point, or PID 1's machine-id."""
+    owner = layout.owner(entry.path)
+    if entry.path == PurePosixPath("/etc/machine-id"):
+        return True
+    return owner.where == entry.path or owner.promise in (Promise.TMPFS, Promise.BIND_RW)
+
+
+def _judge_entries(entries: list[Entry], facts: Sequence[Facts]) -> Verdict:
+    expected, wrong, index = f"{len(entries)} paths as generated", [], 0
+    for entry in entries:
+        stat = facts[index]
+        index += 1
+        content = None
+        if entry.kind == "file":
+            content = data(facts[index])
+            index += 1
+        wrong += [f"{entry.path}: {w}" for w in _differences(entry, stat, content)]
+    return decide(not wrong, expected, "; ".join(wrong[:8]) or f"{len(entries)} equal in type, mode, owner and content")
+
+
+def _differences(entry: Entry, stat: Facts, content: bytes | None) -> Iterator[str]:
+    if stat.get("type") != _TYPES[entry.kind]:
+        yield trouble(stat) or f"is {stat.get('type') or stat.get('errno')}, not {_TYPES[entry.kind]}"
+        return
+    for key in ("uid", "gid") if entry.kind == "symlink" else ("mode", "uid", "gid"):
+        want = getattr(entry, key)
+        if stat.get(key) != want:
+            yield f"{key} is {stat.get(key):o}, not {want:o}" if key == "mode" else f"{key} is {stat.get(key)}, not {want}"
+    if entry.kind == "symlink" and stat.get("target") != wire.quote(entry.target):
+        yield f"points to {stat.get('target')}, not {entry.target}"
+    if entry.kind == "file" and (content != entry.content[:MOST_READ_BYTES] or stat.get("size") != len(entry.content)):
+        yield "the content differs"
+
+
+def _user_check(layout: Layout, user: User) -> Check:
+    home = home_of(layout.profile, None, user.name)
+    gid = user.uid if user.gid is None else user.gid
+    line = f"{user.name}:x:{user.uid}:{gid}:{user.comment}:{home}:{user.shell}"
+    return Check(
+        promise="user", subject=user.name, at=user.at,
+        ops=(
+            wire.run(30, "getent", "passwd", user.name),
+            wire.run(30, "id", "-Gn", user.name),
+            wire.read("/etc/shadow"),
+        ),
+        judge=lambda facts: _judge_user(user, line, facts),
+    )  # fmt: skip
+
+
+def _judge_user(user: User, line: str, facts: Sequence[Facts]) -> Verdict:
+    expected = f"{line}, groups {' '.join(user.groups) or 'none'}, no password"
+    passwd, groups = text(facts[0]).strip(), text(facts[1]).split()
+    shadow = [row for row in text(facts[2]).splitlines() if row.startswith(f"{user.name}:")]
+    if passwd != line:
+        return broken(expected, trouble(facts[0]) or f"passwd says {passwd or 'nothing'}")
+    missing = sorted(set(user.groups) - set(groups))
+    if missing:
+        return broken(expected, f"not in {', '.join(missing)}")
+    if [row.split(":")[1] for row in shadow] != ["*"]:
+        return broken(expected, "the password field is not *")
+    return kept(expected, f"{passwd}, groups {' '.join(groups)}, password *")
+
+
+def _judge_hostname(hostname: str, facts: Sequence[Facts]) -> Verdict:
+    name, hosts = text(facts[0]).strip(), text(facts[1]).strip()
+    return decide(
+        name == hostname and facts[1].get("status") == 0, f"{hostname}, and it resolves", f"{name}; {hosts or 'does not resolve'}"
+    )

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: MIT
+"""Layout -> checks of the mount table: each declared mount is live as declared, and no other is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from configparser import ConfigParser
+from pathlib import PurePosixPath
+
+from rofs.generate.escape import unit_name
+from rofs.generate.mounts import UNIT_DIR, render_fstab, render_unit
+from rofs.layout import Layout, Mount, Promise, Role
+from rofs.verify import probe_wire as wire
+from rofs.verify.check import Check, Facts, Verdict, broken, data, decide, kept, text, trouble
+from rofs.verify.mountinfo import Row, covering, parse_mountinfo
+
+TABLE = wire.read("/proc/1/mountinfo")
+GENERATOR_DIR = PurePosixPath("/run/systemd/generator")
+_FLAGS = frozenset({"ro", "rw", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "nosymfollow"})
+_KERNEL_ADDS = frozenset({"relatime"})
+_TMPFS_ADDS = frozenset({"inode64", "rw", "huge"})
+
+SYSTEM_ROWS: tuple[tuple[str, frozenset[str], int], ...] = tuple(
+    (path, frozenset(types.split("|")), most)
+    for path, types, most in (
+        ("/dev", "devtmpfs", 1),
+        ("/dev/shm", "tmpfs", 1),  # noqa: S108
+        ("/dev/pts", "devpts", 1),
+        ("/dev/mqueue", "mqueue", 1),
+        ("/dev/hugepages", "hugetlbfs", 1),
+        ("/proc", "proc", 1),
+        ("/proc/sys/fs/binfmt_misc", "autofs|binfmt_misc", 2),
+        ("/sys", "sysfs", 1),
+        ("/sys/kernel/security", "securityfs", 1),
+        ("/sys/kernel/debug", "debugfs", 1),
+        ("/sys/kernel/tracing", "tracefs", 1),
+        ("/sys/kernel/config", "configfs", 1),
+        ("/sys/fs/cgroup", "cgroup2", 1),
+        ("/sys/fs/pstore", "pstore", 1),
+        ("/sys/fs/bpf", "bpf", 1),
+        ("/sys/fs/selinux", "selinuxfs", 1),
+        ("/sys/fs/fuse/connections", "fusectl", 1),
+        ("/sys/firmware/efi/efivars", "efivarfs", 1),
+        ("/run", "tmpfs", 1),
+        ("/run/lock", "tmpfs", 1),
+        ("/run/credentials/[A-Za-z0-9@_.-]+[.]service", "ramfs|tmpfs", 1),
+        ("/run/user/[0-9]+", "tmpfs", 1),
+        # Only where the file is empty and /etc cannot be written: PID 1 binds a transient one.
+        ("/etc/machine-id", "tmpfs", 1),
+    )
+)
+"""What the kernel and PID 1 mount by themselves: path, types, how often (tried.md, a clean boot)."""
+
+
+def mount_checks(layout: Layout) -> Iterator[Check]:
+    """All of them only look."""
+    for mount in layout.mounts:
+        yield Check(
+            promise="mount",
+            subject=f"{mount.where} ({mount.promise.value})",
+            at=mount.at,
+            ops=(TABLE, wire.lstat(str(mount.where)), wire.lstat("/dev/vda")),
+            judge=lambda facts, m=mount: _judge_mount(m, facts),
+        )
+    yield Check(
+        promise="nothing undeclared", subject="mount table", at=("mounts",), ops=(TABLE,),
+        judge=lambda facts: judge_undeclared(layout, facts),
+    )  # fmt: skip
+    yield from _unit_checks(layout)
+
+
+def _judge_mount(mount: Mount, facts: Sequence[Facts]) -> Verdict:
+    rows = parse_mountinfo(text(facts[0]))
+    live = [r for r in rows if r.where == mount.where]
+    expected = f"{mount.type} {mount.what} {','.join(mount.options)}"
+    if not live:
+        return broken(expected, trouble(facts[0]) or f"nothing is mounted on {mount.where}")
+    if len(live) > 1:
+        return broken(expected, f"mounted {len(live)} times: " + "; ".join(str(r) for r in live))
+    differences = list(_differences(mount, live[0], rows, facts))
+    return decide(not differences, expected, "; ".join([*differences, str(live[0])]))
+
+
+def _differences(mount: Mount, row: Row, rows: tuple[Row, ...], facts: Sequence[Facts]) -> Iterator[str]:
+    flags = (row.flags & _FLAGS) | (row.flags - _FLAGS - _KERNEL_ADDS)
+    declared = {o for o in mount.options if o in _FLAGS} | ({"rw"} if not mount.read_only else set())
+    if flags != declared:
+        yield f"flags are {','.join(sorted(flags))}, not {','.join(sorted(declared))}"
+    if mount.is_bind:
+        yield from _bind_differences(mount, row, rows)
+    elif row.type != mount.type:
+        yield f"type is {row.type}, not {mount.type}"
+    elif mount.role is Role.ROOT:
+        disk = f"{facts[2].get('rdev_major')}:{facts[2].get('rdev_minor')}"
+        if row.device != disk:
+            yield f"the root is on device {row.device}, the image's disk is {disk}"
+    else:
+        if row.source != mount.what:
+            yield f"source is {row.source}, not {mount.what}"
+        yield from _setting_differences(mount, row)
+    seen = facts[1]
+    for key in ("mode", "uid", "gid"):
+        want = getattr(mount, key)
+        if want is not None and seen.get(key) != want:
+            shown = seen.get(key) if key != "mode" else f"{seen.get(key) or 0:04o}"
+            yield f"{key} is {shown}, not {want if key != 'mode' else f'{want:04o}'}"
+
+
+def _bind_differences(mount: Mount, row: Row, rows: tuple[Row, ...]) -> Iterator[str]:
+    """A bind is right when it shows the same device, and there the same directory, as its source."""
+    what = PurePosixPath(mount.what)
+    source = covering(rows, what, without=mount.where)
+    if source is None:
+        yield f"nothing provides {what}"
+        return
+    root = PurePosixPath(source.root) / what.relative_to(source.where)
+    if (row.device, PurePosixPath(row.root)) != (source.device, root):
+        yield f"shows {row.root} of {row.device}, not {root} of {source.device}"
+    if "private" in mount.options and any(p.startswith("master:") for p in row.propagation):
+        yield "receives mounts from elsewhere"
+
+
+def _setting_differences(mount: Mount, row: Row) -> Iterator[str]:
+    """size=, nr_inodes=, lowerdir= and so on, both ways; what the kernel hides or adds is left out."""
+    declared = dict(o.partition("=")[::2] for o in mount.options if "=" in o)
+    live = row.settings
+    for key, value in declared.items():
+        if key in ("mode", "uid", "gid"):
+            continue  # shown only where they are not the default: lstat has judged them
+        if _number(live.get(key)) != _number(value):
+            yield f"{key} is {live.get(key, 'not set')}, not {value}"
+    known = set(declared) | _TMPFS_ADDS | {"mode", "uid", "gid"}
+    plain = {o for o in mount.options if "=" not in o}
+    extra = sorted(k for k in live if k not in known | plain)
+    if extra:
+        yield f"undeclared options {','.join(extra)}"
+
+
+def _number(value: str | None) -> str | int | None:
+    match = re.fullmatch(r"([0-9]+)([kKmMgG]?)", value or "")
+    if match is None:
+        return value
+    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2].lower()]
+
+
+def judge_undeclared(layout: Layout, facts: Sequence[Facts]) -> Verdict:
+    """Every row is the layout's or the system's own."""
+    expected = "no mount but the layout's, the kernel's and PID 1's"
+    rows = parse_mountinfo(text(facts[0]))
+    if not rows:
+        return broken(expected, trouble(facts[0]) or "an empty mount table")
+    declared = {m.where for m in layout.mounts}
+    etc_writable = any(m.where == PurePosixPath("/etc") and m.promise is not Promise.BIND_RO for m in layout.mounts)
+    count: dict[str, int] = {}
+    strange = []
+    for row in rows:
+        if row.where in declared:
+            continue
+        path = str(row.where)
+        count[path] = count.get(path, 0) + 1
+        rule = next((r for r in SYSTEM_ROWS if re.fullmatch(r[0], path)), None)
+        transient = path == "/etc/machine-id" and etc_writable
+        if rule is None or row.type not in rule[1] or count[path] > rule[2] or transient:
+            strange.append(f"{path} ({row})")
+    seen = f"{len(rows)} mounts, {len(rows) - sum(count.values())} of the layout, {sum(count.values())} of the system"
+    return decide(not strange, expected, "; ".join(strange) or seen)
+
+
+# --- PID 1's own judgement ------------------------------------------------------------------------
+
+
+def _unit_checks(layout: Layout) -> Iterator[Check]:
+    for mount in layout.mounts:
+        name = unit_name(mount.where)
+        target = "local-fs.target." + ("requires" if mount.required else "wants")
+        show = ("systemctl", "show", "-p", "FragmentPath,ActiveState,Where,LoadState", "--", name)
+        yield Check(
+            promise="unit", subject=name, at=mount.at,
+            ops=(
+                wire.run(30, *show),
+                wire.read(str(GENERATOR_DIR / name)),
+                wire.lstat(str(GENERATOR_DIR / target / name)),
+                wire.read(str(UNIT_DIR / name)),
+            ),
+            judge=lambda facts, m=mount: _judge_unit(layout, m, facts),
+        )  # fmt: skip
+    yield Check(
+        promise="fstab", subject="/etc/fstab", at=("mounts",),
+        ops=(wire.read("/etc/fstab"), wire.run(30, "findmnt", "--verify", "--verbose")),
+        judge=lambda facts: _judge_fstab(layout, facts),
+    )  # fmt: skip
+
+
+def _judge_unit(layout: Layout, mount: Mount, facts: Sequence[Facts]) -> Verdict:
+    show, generated, link, live = facts
+    name = unit_name(mount.where)
+    ours = parse_unit(render_unit(layout, mount))
+    expected = f"{UNIT_DIR / name} active; fstab says the same"
+    wrong = []
+    states = dict(line.partition("=")[::2] for line in text(show).splitlines())
+    if states.get("FragmentPath") != str(UNIT_DIR / name):
+        wrong.append(f"PID 1 uses {states.get('FragmentPath') or 'no file'}")
+    if states.get("ActiveState") != "active":
+        wrong.append(f"it is {states.get('ActiveState') or trouble(show) or 'unknown'}")
+    if parse_unit(text(live)) != ours:
+        wrong.append(f"the unit in the guest says {parse_unit(text(live))}, not {ours}")
+    theirs = parse_unit(text(generated))
+    if theirs != ours:
+        wrong.append(f"the fstab-generator says {theirs or 'nothing'}, the unit {ours}")
+    if link.get("type") != "link":
+        wrong.append(f"the fstab-generator does not {'require' if mount.required else 'want'} it")
+    return decide(not wrong, expected, "; ".join(wrong) or f"active from {states['FragmentPath']}, generator agrees")
+
+
+def parse_unit(text: str) -> dict[str, str]:
+    """What, Where, Type and canonical options of a mount unit, with what only fstab can say taken out."""
+    parser = ConfigParser(interpolation=None, strict=False, delimiters=("=",), comment_prefixes=("#", ";"))
+    parser.optionxform = str  # type: ignore[assignment,method-assign] # systemd's keys are case-sensitive
+    parser.read_string(text)
+    if not parser.has_section("Mount"):
+        return {}
+    found = {key: parser["Mount"].get(key, "") for key in ("What", "Where", "Type")}
+    options = [o for o in parser["Mount"].get("Options", "").split(",") if not o.startswith("x-")]
+    return {**found, "Options": ",".join(o for o in options if o != "nofail")}
+
+
+def _judge_fstab(layout: Layout, facts: Sequence[Facts]) -> Verdict:
+    expected = "the generated file, and findmnt --verify finds nothing"
+    if data(facts[0]) != render_fstab(layout).encode("utf-8", "surrogateescape"):
+        return broken(expected, trouble(facts[0]) or "another /etc/fstab")
+    said = text(facts[1]).strip()
+    if facts[1].get("status") != 0 or "Success, no errors or warnings detected" not in said:
+        words = [line.strip() for line in said.splitlines() if "[" in line and "[ ]" not in line]
+        return broken(expected, trouble(facts[1]) or "; ".join(words) or said or f"findmnt ended {facts[1].get('status')}")
+    return kept(expected, f"{len(layout.mounts)} lines, {said.splitlines()[-1]}")

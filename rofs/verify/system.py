@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""Profile -> checks of the whole system: it is `running`, nothing failed, the profile's own wishes hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from rofs.profile import Profile
+from rofs.verify import probe_wire as wire
+from rofs.verify.check import Check, Facts, Verdict, broken, decide, text, trouble
+
+RUNNING_TIMEOUT_S = 240
+COMMAND_TIMEOUT_S = 120
+_CYCLE = re.compile(r"ordering cycle", re.IGNORECASE)
+
+
+def system_checks(profile: Profile) -> Iterator[Check]:
+    """The first one waits for the boot to end; it must be the first of the plan."""
+    yield Check(
+        promise="system", subject="running", at=(),
+        ops=(wire.run(RUNNING_TIMEOUT_S, "systemctl", "is-system-running", "--wait"),
+             wire.run(30, "systemctl", "list-jobs", "--no-legend", "--plain")),
+        judge=_judge_running,
+    )  # fmt: skip
+    yield Check(
+        promise="system", subject="no failed unit", at=(),
+        ops=(wire.run(30, "systemctl", "list-units", "--failed", "--all", "--no-legend", "--plain"),),
+        judge=_judge_failed,
+    )  # fmt: skip
+    yield Check(
+        promise="system", subject="no ordering cycle", at=(),
+        ops=(wire.run(60, "journalctl", "--boot", "--no-pager", "--output=cat", "_PID=1"),),
+        judge=_judge_cycles,
+    )  # fmt: skip
+    for index, unit in enumerate(profile.verify.units):
+        yield Check(
+            promise="verify.units", subject=unit, at=("verify", "units", index),
+            ops=(wire.run(30, "systemctl", "is-active", "--", unit), wire.run(30, "systemctl", "status", "--no-pager", "--", unit)),
+            judge=_judge_active,
+        )  # fmt: skip
+    for index, command in enumerate(profile.verify.commands):
+        yield Check(
+            promise="verify.commands", subject=command, at=("verify", "commands", index),
+            ops=(wire.shell(COMMAND_TIMEOUT_S, command),), judge=_judge_command, phase="loud",
+        )  # fmt: skip
+
+
+def _judge_running(facts: Sequence[Facts]) -> Verdict:
+    state = text(facts[0]).strip()
+    jobs = text(facts[1]).strip().replace("\n", "; ")
+    seen = trouble(facts[0]) or (f"{state}" + (f", still waiting: {jobs}" if jobs and state != "running" else ""))
+    return decide(state == "running", "running", seen)
+
+
+def _judge_failed(facts: Sequence[Facts]) -> Verdict:
+    if facts[0].get("status") != 0:
+        return broken("none", trouble(facts[0]) or text(facts[0]))
+    units = [line.split()[0] for line in text(facts[0]).splitlines() if line.strip()]
+    return decide(not units, "none", ", ".join(units) or "none")
+
+
+def _judge_cycles(facts: Sequence[Facts]) -> Verdict:
+    """PID 1 breaks a cycle by deleting a job at random and says so (note 9)."""
+    lines = text(facts[0]).splitlines()
+    if facts[0].get("status") != 0 or not lines:
+        return broken("none in PID 1's journal", trouble(facts[0]) or "the journal is empty")
+    cycles = [line for line in lines if _CYCLE.search(line)]
+    return decide(not cycles, "none in PID 1's journal", "; ".join(cycles[:4]) or f"none in {len(lines)} lines")
+
+
+def _judge_active(facts: Sequence[Facts]) -> Verdict:
+    state = text(facts[0]).strip()
+    seen = state if state == "active" else f"{state}: {text(facts[1]).strip()[-600:]}"
+    return decide(state == "active", "active", trouble(facts[0]) or seen)
+
+
+def _judge_command(facts: Sequence[Facts]) -> Verdict:
+    status = facts[0].get("status")
+    said = text(facts[0]).strip()[-600:]
+    seen = f"exit {status} in {facts[0].get('seconds')} s" + (f": {said}" if said else "")
+    return decide(status == 0, "exit 0", trouble(facts[0]) or seen)
