@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""A tree and generated entries become squashfs, initrd and manifest."""

@@ -69,7 +69,7 @@ DROP: tuple[str, ...] = (
     "/var/lib/dpkg/triggers/Lock",
     "/var/log/**.log",  # dpkg, alternatives, bootstrap: when this was built
     "/var/log/apt/*",
-    "/var/log/journal/*",
+    "/var/log/journal",  # carries ACLs, and the journal is volatile
     # left by package scripts where every running system starts empty
     "/run/*",
     "/tmp/*",  # noqa: S108 -- paths of the image

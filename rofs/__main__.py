@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: MIT
+"""`python -m rofs`."""
+
+from rofs.cli import main
+
+main()

@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: MIT
+"""Profile -> published image directories: the one place where all rooms meet.
+
+    profile, inputs -> lint -> tree, kernel -> facts -> lint -> layout -> entries -> squashfs, initrd
+        -> verification -> images/<profile>/<arch>/
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from rofs import __version__
+from rofs.entry import Entry
+from rofs.errors import Interrupted, Problem, ProfileError, Rejected, RofsError
+from rofs.generate import generate
+from rofs.generate.initrd import APPLETS, render_initrd
+from rofs.generate.mounts import mount_entries
+from rofs.image.initrd import choose_modules, module_paths, write_initrd
+from rofs.image.manifest import build_manifest, hash_outputs, render_manifest
+from rofs.image.merge import FileRecord
+from rofs.image.squashfs import write_squashfs
+from rofs.inputs import Inputs, load_inputs
+from rofs.layout import Layout, build_layout
+from rofs.lint import did_you_mean, lint
+from rofs.machine.accel import find_accel
+from rofs.machine.arch import ARCHES, Arch
+from rofs.profile import Profile, load_profile
+from rofs.progress import Progress
+from rofs.run import run, stop_all
+from rofs.sources.apt import find_host_sources
+from rofs.sources.debian import DROP, UnknownPackage, fetch_tree, read_packages
+from rofs.sources.kernel import Boot, fetch_boot, load_boot
+from rofs.store import Cache, default_cache_dir, publish, workspace
+from rofs.treefacts import TreeFacts, read_facts
+from rofs.verify.contract import FILE, PROFILE, Contract, render_contract
+from rofs.verify.report import Report, write_report
+from rofs.verify.session import verify_image
+
+DEFAULT_EPOCH = 1704067200
+"""2024-01-01T00:00:00Z: every time in an image, unless SOURCE_DATE_EPOCH says otherwise."""
+TREE_FORMAT = "2"
+"""Part of the cache's key: raised when rofs asks mmdebstrap for something else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line decides. `architectures` empty means the profile's own."""
+
+    architectures: tuple[str, ...] = ()
+    output: Path = Path("images")
+    verify: bool = True
+    refresh: bool = False
+    epoch: int = DEFAULT_EPOCH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """One architecture's result: where it lies, and the report if it was booted."""
+
+    arch: str
+    directory: Path
+    report: Report | None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether nothing speaks against shipping it; an unverified image was asked for."""
+        return self.report is None or self.report.session.accepted
+
+
+def load(path: Path) -> tuple[Profile, Inputs, list[Problem]]:
+    """Profile, the files it names, and the warnings; ProfileError with every error found together."""
+    profile = load_profile(path)
+    problems = lint(profile, None)
+    try:
+        inputs = load_inputs(profile)
+    except ProfileError as error:
+        raise ProfileError([*problems, *error.problems]) from None
+    return profile, inputs, _refuse(problems)
+
+
+def _refuse(problems: Sequence[Problem]) -> list[Problem]:
+    """Raise where one of them is an error; else they are warnings."""
+    if any(p.severity == "error" for p in problems):
+        raise ProfileError(list(problems))
+    return list(problems)
+
+
+def find_epoch(environment: dict[str, str] | None = None) -> int:
+    """SOURCE_DATE_EPOCH (reproducible-builds.org) or the default."""
+    text = (environment if environment is not None else os.environ).get("SOURCE_DATE_EPOCH", "")
+    return int(text) if text.isascii() and text.isdigit() else DEFAULT_EPOCH
+
+
+def build(path: Path, options: Options, progress: Progress) -> list[Built]:
+    """Build, verify and publish every architecture, side by side; the first error is raised at the end.
+
+    A rejected image is not an error here: it is in the list, kept beside the last good one.
+    """
+    profile, inputs, warnings = load(path)
+    for warning in warnings:
+        progress.note(str(warning))
+    chosen = options.architectures or profile.architectures
+    work = [_Job(profile, inputs, ARCHES[name], options, progress) for name in chosen]
+    with ThreadPoolExecutor(max_workers=len(work)) as pool:
+        futures = [pool.submit(job.build) for job in work]
+        try:
+            errors = [f.exception() for f in futures]
+        except BaseException:
+            stop_all()  # or the pool would wait for tools that nobody waits for
+            raise
+    real = [e for e in errors if e is not None]
+    if profile_errors := [e for e in real if isinstance(e, ProfileError)]:
+        raise ProfileError(sorted({p for e in profile_errors for p in e.problems}))
+    for error in sorted(real, key=lambda e: isinstance(e, Interrupted | RofsError)):
+        raise error
+    return [f.result() for f in futures]
+
+
+class _Job:
+    """One architecture of one build."""
+
+    def __init__(
+        self, profile: Profile, inputs: Inputs, arch: Arch, options: Options, progress: Progress
+    ) -> None:
+        self.profile, self.inputs, self.arch, self.options, self.progress = profile, inputs, arch, options, progress
+        self.cache = Cache(default_cache_dir())
+        self.apt = inputs.apt_sources or find_host_sources(profile.source.suite)
+
+    def build(self) -> Built:
+        """All steps, in a workspace beside the destination."""
+        parent = self.options.output / self.profile.name
+        parent.mkdir(parents=True, exist_ok=True)
+        with workspace(parent) as work:
+            image = work / "image"
+            (image / "logs").mkdir(parents=True)
+            contract = self.write_image(image)
+            report = self.verify(image, contract, work) if self.options.verify else None
+            accepted = report is None or report.session.accepted
+            dest = parent / (self.arch.name if accepted else f"{self.arch.name}.rejected")
+            publish(image, dest)
+            if accepted:
+                shutil.rmtree(parent / f"{self.arch.name}.rejected", ignore_errors=True)
+        return Built(arch=self.arch.name, directory=dest, report=report)
+
+    # --- where things come from -------------------------------------------------------------------
+
+    def tree(self, logs: Path) -> Path:
+        """The tar of the packages, from the cache where the same was asked for before."""
+        source = self.profile.source
+        key = _key(TREE_FORMAT, self.arch.name, asdict(source), _digest(self.apt), self.options.epoch)
+        say = f"{self.arch.name}: packages ({source.suite}, {len(source.packages)} named)"
+
+        def make(directory: Path, on_line: Callable[[str], None]) -> None:
+            fetch_tree(
+                source, self.arch, self.apt, directory / "tree.tar", logs / "packages.log", self.options.epoch, on_line
+            )
+
+        return self._cached("tree", key, say, make, ("source", "debian", "packages")) / "tree.tar"
+
+    def boot_files(self, logs: Path) -> Boot:
+        """Kernel, modules and busybox of the target."""
+        kernel, suite = self.profile.kernel, self.profile.source.suite
+        key = _key(TREE_FORMAT, self.arch.name, kernel.package, suite, _digest(self.apt), self.options.epoch)
+
+        def make(directory: Path, on_line: Callable[[str], None]) -> None:
+            log = logs / "kernel.log"
+            fetch_boot(kernel.package, self.arch, suite, self.apt, directory, log, self.options.epoch, on_line)
+
+        at = ("kernel", "package")
+        return load_boot(self._cached("kernel", key, f"{self.arch.name}: kernel ({kernel.package})", make, at))
+
+    def _cached(
+        self, kind: str, key: str, say: str, make: Callable[[Path, Callable[[str], None]], None], at: tuple[str, ...]
+    ) -> Path:
+        with self.progress.step(say) as step:
+            try:
+                entry = self.cache.entry(kind, key, partial(make, on_line=step.update), self.options.refresh)
+            except UnknownPackage as error:
+                raise self._unknown(error, at) from None
+            if entry.hit:
+                step.update(f"from the cache, {_age(time.time() - entry.created)} old; --refresh fetches anew")
+            return entry.path
+
+    def _unknown(self, error: UnknownPackage, at: tuple[str, ...]) -> ProfileError:
+        """Each package at its own line of the profile."""
+        names = list(self.profile.source.packages)
+        problems = []
+        for package in error.packages:
+            place = (*at, names.index(package)) if at[-1] == "packages" and package in names else at
+            message = f"no package {package!r} in {self.profile.source.suite} for {self.arch.name}"
+            hint = did_you_mean(package, ()) or "apt-cache search finds its name; --refresh reads the lists anew"
+            problems.append(Problem(self.profile.marks.find(place), message, "unknown-package", place, hint))
+        return ProfileError(problems)
+
+    # --- what is made of it -----------------------------------------------------------------------
+
+    def write_image(self, image: Path) -> Contract:
+        """Everything but the report. Nothing is written into the image before the lint has passed."""
+        logs = image / "logs"
+        tree, boot = self.tree(logs), self.boot_files(logs)
+        facts = read_facts(tree, [boot.modules_tar])
+        for warning in _refuse(lint(self.profile, facts)):
+            if warning not in lint(self.profile, None):
+                self.progress.note(str(warning))
+        layout = build_layout(self.profile, facts)
+        entries = generate(layout, self.inputs, facts, self.options.epoch)
+        records = self._write_root(image, [tree, boot.modules_tar], facts, entries, logs)
+        self._write_boot(image, layout, boot)
+        contract = Contract(architecture=self.arch.name, layout=layout, entries=entries)
+        self._write_texts(image, layout, contract)
+        self._write_manifest(image, records, tree, boot, verified=False, reason="not booted")
+        return contract
+
+    def _write_root(
+        self, image: Path, tars: list[Path], facts: TreeFacts, entries: tuple[Entry, ...], logs: Path
+    ) -> list[FileRecord]:
+        options = self.profile.image
+        level = "" if options.level is None else f"-{options.level}"
+        with self.progress.step(f"{self.arch.name}: squashfs ({options.compression}{level})") as step:
+            out = image / "rootfs.squashfs"
+            records = write_squashfs(
+                out, tars, entries, options=options, epoch=self.options.epoch, resolve=facts.resolve,
+                drop=DROP, log=logs / "squashfs.log",
+            )  # fmt: skip
+            step.update(f"{out.stat().st_size >> 10} KiB, {len(records)} paths")
+        return records
+
+    def _write_boot(self, image: Path, layout: Layout, boot: Boot) -> None:
+        chosen = choose_modules(boot.modules_tar, boot.release, self.profile.kernel.modules)
+        write_initrd(
+            image / "initrd.img",
+            script=render_initrd(layout, module_paths(chosen)),
+            applets=APPLETS, busybox=boot.busybox, modules_tar=boot.modules_tar, release=boot.release, chosen=chosen,
+        )  # fmt: skip
+        shutil.copyfile(boot.vmlinuz, image / "vmlinuz")
+        (image / "cmdline").write_text(f"ro {self.profile.kernel.cmdline}".strip() + "\n", encoding="utf-8")
+
+    def _write_texts(self, image: Path, layout: Layout, contract: Contract) -> None:
+        write_generated(layout, image)
+        (image / FILE).write_bytes(render_contract(contract))
+        shutil.copyfile(self.profile.file, image / PROFILE)
+
+    def _write_manifest(
+        self, image: Path, records: list[FileRecord], tree: Path, boot: Boot, *, verified: bool, reason: str
+    ) -> None:
+        manifest = build_manifest(
+            profile=self.profile.name, architecture=self.arch.name, epoch=self.options.epoch,
+            verified=verified, reason=reason, files=records, outputs=hash_outputs(image),
+            inputs={
+                "packages": read_packages(tree),
+                "kernel": {"package": boot.package, "version": boot.version, "release": boot.release},
+                "busybox-static": boot.busybox_version,
+            },
+            tools=tool_versions(),
+        )  # fmt: skip
+        (image / "manifest.json").write_bytes(render_manifest(manifest))
+
+    def verify(self, image: Path, contract: Contract, work: Path) -> Report:
+        """Boot it, and say in the manifest how that went."""
+        accel = find_accel(self.arch, default_cache_dir())
+        session = verify_image(image, contract, accel, work, image / "logs", self.progress)
+        report = Report(profile=self.profile, session=session)
+        write_report(report, image)
+        mark_verified(image, report)
+        return report
+
+
+def mark_verified(image: Path, report: Report) -> None:
+    """The manifest's last word; its other fields stay as built."""
+    path = image / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    accepted = report.session.accepted
+    manifest["verified"] = accepted
+    manifest["reason"] = "" if accepted else f"{len(report.broken)} promises broken: see report.txt"
+    path.write_bytes(render_manifest(manifest))
+
+
+def write_generated(layout: Layout, directory: Path) -> None:
+    """fstab and units/, for reading: what the image holds, byte by byte."""
+    units = directory / "units"
+    units.mkdir(parents=True, exist_ok=True)
+    for entry in mount_entries(layout):
+        if entry.kind == "file":
+            target = directory if entry.path.name == "fstab" else units
+            (target / entry.path.name).write_bytes(entry.content)
+
+
+def tool_versions() -> dict[str, str]:
+    """The tools that shape bytes."""
+    version = run(["tar2sqfs", "--version"]).stdout.split("\n")[0].strip()
+    return {"rofs": __version__, "tar2sqfs": version}
+
+
+def reject(built: Sequence[Built]) -> None:
+    """Rejected, if one of them was."""
+    wrong = [b for b in built if not b.accepted]
+    if wrong:
+        raise Rejected("; ".join(f"{b.directory}: {len(b.report.broken)} broken" for b in wrong if b.report))
+
+
+def _digest(data: bytes | None) -> str:
+    return hashlib.sha256(data or b"").hexdigest()
+
+
+def _key(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _age(seconds: float) -> str:
+    for size, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.0f} s"
