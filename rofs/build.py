@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -47,6 +47,8 @@ from rofs.verify.session import verify_image
 
 DEFAULT_EPOCH = 1704067200
 """2024-01-01T00:00:00Z: every time in an image, unless SOURCE_DATE_EPOCH says otherwise."""
+KERNEL_NEEDS = ("kmod",)
+"""What a kernel package depends on at run time: only its files are taken, so it is named here."""
 TREE_FORMAT = "2"
 """Part of the cache's key: raised when rofs asks mmdebstrap for something else."""
 
@@ -156,8 +158,9 @@ class _Job:
     def tree(self, logs: Path) -> Path:
         """The tar of the packages, from the cache where the same was asked for before."""
         source = self.profile.source
+        source = replace(source, packages=tuple(dict.fromkeys((*source.packages, *KERNEL_NEEDS))))
         key = _key(TREE_FORMAT, self.arch.name, asdict(source), _digest(self.apt), self.options.epoch)
-        say = f"{self.arch.name}: packages ({source.suite}, {len(source.packages)} named)"
+        say = f"{self.arch.name}: packages ({source.suite}, {len(self.profile.source.packages)} named)"
 
         def make(directory: Path, on_line: Callable[[str], None]) -> None:
             fetch_tree(
@@ -213,8 +216,8 @@ class _Job:
                 self.progress.note(str(warning))
         layout = build_layout(self.profile, facts)
         entries = generate(layout, self.inputs, facts, self.options.epoch)
-        records = self._write_root(image, [tree, boot.modules_tar], facts, entries, logs)
         self._write_boot(image, layout, boot)
+        records = self._write_root(image, [tree, boot.modules_tar], facts, entries, logs)
         contract = Contract(architecture=self.arch.name, layout=layout, entries=entries)
         self._write_texts(image, layout, contract)
         self._write_manifest(image, records, tree, boot, verified=False, reason="not booted")

@@ -9,7 +9,7 @@ from rofs.entry import Entry
 from rofs.errors import render_key_path
 from rofs.generate.escape import unit_name
 from rofs.generate.render import render
-from rofs.layout import Layout, Mount, Stage
+from rofs.layout import Layout, Mount, Role, Stage
 
 UNIT_DIR = PurePosixPath("/etc/systemd/system")
 
@@ -36,10 +36,17 @@ def _initrd(mount: Mount) -> tuple[str, ...]:
 
 
 def render_fstab(layout: Layout) -> str:
-    """The whole table, root included; `ro` on it, or systemd-remount-fs fails (note 15, tried)."""
+    """The whole table, root included; `ro` on it, or systemd-remount-fs fails (note 15, tried).
+
+    Pass 1 of the root is what findmnt(8) asks for; there is no fsck.squashfs, so nothing is checked.
+    """
     lines = [
-        {"what": m.what, "where": m.where, "type": m.type, "options": fstab_options(m)} for m in layout.mounts
-    ]
+        {
+            "what": m.what, "where": m.where, "type": m.type, "options": fstab_options(m),
+            "passno": int(m.role is Role.ROOT),
+        }
+        for m in layout.mounts
+    ]  # fmt: skip
     return render("fstab.j2", name=layout.profile.name, mounts=lines)
 
 

@@ -24,7 +24,7 @@ def choose_modules(modules_tar: Path, release: str, wanted: Sequence[str]) -> li
     """Paths below usr/lib/modules/RELEASE, dependencies first. ImageError names what the kernel lacks."""
     with tarfile.open(modules_tar) as tar:
         dep, builtin = (_text(tar, release, name) for name in ("modules.dep", "modules.builtin"))
-    return module_closure(dep, [*ALWAYS, *wanted, *IF_THERE], builtin=builtin, optional=IF_THERE)
+    return module_closure(dep, [*ALWAYS, *wanted], builtin=builtin, optional=IF_THERE)
 
 
 def module_paths(chosen: Iterable[str]) -> list[PurePosixPath]:
