@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Profile -> published image directories: the one place where all rooms meet.
 
-    profile, inputs -> lint -> tree, kernel -> facts -> lint -> layout -> entries -> squashfs, initrd
-        -> verification -> images/<profile>/<arch>/
+profile, inputs -> lint -> tree, kernel -> facts -> lint -> layout -> entries -> squashfs, initrd
+    -> verification -> images/<profile>/<arch>/
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from rofs import __version__
 from rofs.entry import Entry
-from rofs.errors import Interrupted, Problem, ProfileError, Rejected, RofsError
+from rofs.errors import Interrupted, KeyPath, Problem, ProfileError, Rejected, RofsError
 from rofs.generate import generate
 from rofs.generate.initrd import APPLETS, render_initrd
 from rofs.generate.mounts import mount_entries
@@ -51,6 +50,10 @@ KERNEL_NEEDS = ("kmod",)
 """What a kernel package depends on at run time: only its files are taken, so it is named here."""
 TREE_FORMAT = "2"
 """Part of the cache's key: raised when rofs asks mmdebstrap for something else."""
+
+
+_Make = Callable[[Path, Callable[[str], None]], None]
+"""Fills a directory of the cache, and says what it is doing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,10 +133,14 @@ def build(path: Path, options: Options, progress: Progress) -> list[Built]:
 class _Job:
     """One architecture of one build."""
 
-    def __init__(
-        self, profile: Profile, inputs: Inputs, arch: Arch, options: Options, progress: Progress
-    ) -> None:
-        self.profile, self.inputs, self.arch, self.options, self.progress = profile, inputs, arch, options, progress
+    def __init__(self, profile: Profile, inputs: Inputs, arch: Arch, options: Options, progress: Progress) -> None:
+        self.profile, self.inputs, self.arch, self.options, self.progress = (
+            profile,
+            inputs,
+            arch,
+            options,
+            progress,
+        )
         self.cache = Cache(default_cache_dir())
         self.apt = inputs.apt_sources or find_host_sources(profile.source.suite)
 
@@ -164,7 +171,13 @@ class _Job:
 
         def make(directory: Path, on_line: Callable[[str], None]) -> None:
             fetch_tree(
-                source, self.arch, self.apt, directory / "tree.tar", logs / "packages.log", self.options.epoch, on_line
+                source,
+                self.arch,
+                self.apt,
+                directory / "tree.tar",
+                logs / "packages.log",
+                self.options.epoch,
+                on_line,
             )
 
         return self._cached("tree", key, say, make, ("source", "debian", "packages")) / "tree.tar"
@@ -182,23 +195,30 @@ class _Job:
         return load_boot(self._cached("kernel", key, f"{self.arch.name}: kernel ({kernel.package})", make, at))
 
     def _cached(
-        self, kind: str, key: str, say: str, make: Callable[[Path, Callable[[str], None]], None], at: tuple[str, ...]
+        self,
+        kind: str,
+        key: str,
+        say: str,
+        make: _Make,
+        at: KeyPath,
     ) -> Path:
         with self.progress.step(say) as step:
             try:
-                entry = self.cache.entry(kind, key, partial(make, on_line=step.update), self.options.refresh)
+                entry = self.cache.entry(
+                    kind, key, lambda directory: make(directory, step.update), self.options.refresh
+                )
             except UnknownPackage as error:
                 raise self._unknown(error, at) from None
             if entry.hit:
                 step.update(f"from the cache, {_age(time.time() - entry.created)} old; --refresh fetches anew")
             return entry.path
 
-    def _unknown(self, error: UnknownPackage, at: tuple[str, ...]) -> ProfileError:
+    def _unknown(self, error: UnknownPackage, at: KeyPath) -> ProfileError:
         """Each package at its own line of the profile."""
         names = list(self.profile.source.packages)
         problems = []
         for package in error.packages:
-            place = (*at, names.index(package)) if at[-1] == "packages" and package in names else at
+            place: KeyPath = (*at, names.index(package)) if at[-1] == "packages" and package in names else at
             message = f"no package {package!r} in {self.profile.source.suite} for {self.arch.name}"
             hint = did_you_mean(package, ()) or "apt-cache search finds its name; --refresh reads the lists anew"
             problems.append(Problem(self.profile.marks.find(place), message, "unknown-package", place, hint))

@@ -101,10 +101,20 @@ def _add_build(verbs: Verbs) -> None:  # type: ignore[valid-type]
         "with its report; the last good one stays where it is.",
     )  # fmt: skip
     parser.add_argument("profile", type=Path, metavar="PROFILE", help="the YAML profile")
-    parser.add_argument("--arch", action="append", default=[], metavar="ARCH", help="only this architecture; may be repeated")
-    parser.add_argument("--output", type=Path, default=Path("images"), metavar="DIR", help="publish below DIR (default: images)")
+    parser.add_argument(
+        "--arch", action="append", default=[], metavar="ARCH", help="only this architecture; may be repeated"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("images"),
+        metavar="DIR",
+        help="publish below DIR (default: images)",
+    )
     parser.add_argument("--no-verify", action="store_true", help="publish without booting; the manifest says so")
-    parser.add_argument("--refresh", action="store_true", help="fetch packages and kernel anew instead of from the cache")
+    parser.add_argument(
+        "--refresh", action="store_true", help="fetch packages and kernel anew instead of from the cache"
+    )
     _add_progress(parser)
     parser.set_defaults(verb=build)
 
@@ -124,7 +134,9 @@ def _add_verify(verbs: Verbs) -> None:  # type: ignore[valid-type]
     )  # fmt: skip
     parser.add_argument("image", type=Path, metavar="IMAGE_DIR", help="such as images/minimal/arm64")
     parser.add_argument(
-        "--no-manifest", action="store_true", help="verify it although its hashes differ from the manifest's; the report says so"
+        "--no-manifest",
+        action="store_true",
+        help="verify it although its hashes differ from the manifest's; the report says so",
     )
     parser.add_argument("--report", type=Path, metavar="DIR", help="write the reports and logs to DIR instead")
     parser.add_argument("--format", choices=("text", "json", "junit"), default="text", help="what is printed on stdout")
@@ -139,7 +151,12 @@ def _add_check(verbs: Verbs) -> None:  # type: ignore[valid-type]
         "are known only with the packages, so build checks those.",
     )  # fmt: skip
     parser.add_argument("profiles", type=Path, nargs="+", metavar="PROFILE", help="YAML profiles")
-    parser.add_argument("--format", choices=("text", "json", "github"), default="text", help="for people, programs or GitHub annotations")
+    parser.add_argument(
+        "--format",
+        choices=("text", "json", "github"),
+        default="text",
+        help="for people, programs or GitHub annotations",
+    )
     parser.set_defaults(verb=check)
 
 
@@ -150,7 +167,9 @@ def _add_plan(verbs: Verbs) -> None:  # type: ignore[valid-type]
     )  # fmt: skip
     parser.add_argument("profile", type=Path, metavar="PROFILE", help="the YAML profile")
     parser.add_argument("--json", action="store_true", help="the whole layout as JSON")
-    parser.add_argument("--write", type=Path, metavar="DIR", help="write the generated fstab, units/ and init script to DIR")
+    parser.add_argument(
+        "--write", type=Path, metavar="DIR", help="write the generated fstab, units/ and init script to DIR"
+    )
     parser.set_defaults(verb=plan)
 
 

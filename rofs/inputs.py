@@ -103,18 +103,14 @@ class _Reader:
         base = self._base.resolve(strict=True)
         path = (base / name).resolve(strict=True)
         if not path.is_relative_to(base):
-            raise BadValue(
-                "leads out of the profile's directory", "copy the file beside the profile", "bad-path"
-            )
+            raise BadValue("leads out of the profile's directory", "copy the file beside the profile", "bad-path")
         return path
 
 
 def _read_file(path: Path) -> bytes:
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
-        raise BadValue(
-            "is a directory" if stat.S_ISDIR(mode) else "is not a regular file", "", "wrong-file-kind"
-        )
+        raise BadValue("is a directory" if stat.S_ISDIR(mode) else "is not a regular file", "", "wrong-file-kind")
     with path.open("rb") as stream:
         content = stream.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
@@ -141,7 +137,7 @@ def _walk(directory: Path, at: PurePosixPath) -> list[DotFile]:
             raise BadValue(f"holds a name that is not printable UTF-8: {show(str(path))}", "", "bad-path")
         if entry.is_symlink():
             found.append(
-                DotFile(path=path, kind="symlink", target=_inner_target(path, os.readlink(entry.path)))
+                DotFile(path=path, kind="symlink", target=_inner_target(path, str(Path(entry.path).readlink())))
             )
         elif entry.is_dir():
             found.append(DotFile(path=path, kind="dir"))
@@ -152,9 +148,7 @@ def _walk(directory: Path, at: PurePosixPath) -> list[DotFile]:
             found.append(DotFile(path=path, kind="file", content=content, executable=executable))
         else:
             hint = "regular files, directories and symbolic links alone"
-            raise BadValue(
-                f"holds {show(str(path))}, which is none of what a home is made of", hint, "wrong-file-kind"
-            )
+            raise BadValue(f"holds {show(str(path))}, which is none of what a home is made of", hint, "wrong-file-kind")
     return found
 
 
@@ -167,7 +161,5 @@ def _inner_target(link: PurePosixPath, target: str) -> str:
             message = f"holds the link {show(str(link))} that leads out of it, to {show(target)}"
             raise BadValue(message, "use `files:` with `link:` for that", "bad-path")
     if not target.isprintable():
-        raise BadValue(
-            f"holds the link {show(str(link))} to a name that is not printable UTF-8", "", "bad-path"
-        )
+        raise BadValue(f"holds the link {show(str(link))} to a name that is not printable UTF-8", "", "bad-path")
     return target

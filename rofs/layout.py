@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from pathlib import PurePosixPath
 
 from rofs.errors import KeyPath
@@ -139,10 +140,6 @@ class Layout:
         owner = self.owner(path)
         return owner.promise in WRITABLE or (owner.role is Role.PIN)
 
-    def survives(self, path: PurePosixPath) -> bool:
-        """Whether what is written at `path` is there after a cold restart. No state yet: never."""
-        return False
-
 
 def is_within(path: PurePosixPath, parent: PurePosixPath) -> bool:
     """Whether `path` is `parent` or below it."""
@@ -169,9 +166,7 @@ def backing_name(path: PurePosixPath) -> str:
     """`/var/lib/a-b` -> `var-lib-a=2db`: readable, one to one, and free of what mount options split on."""
     keep = re.compile(rb"[A-Za-z0-9_.]")
     raw = str(path).strip("/").encode("utf-8", "surrogateescape")
-    return "".join(
-        "-" if b == 0x2F else chr(b) if keep.match(bytes([b])) else f"={b:02x}" for b in raw
-    )
+    return "".join("-" if b == 0x2F else chr(b) if keep.match(bytes([b])) else f"={b:02x}" for b in raw)
 
 
 def size_options(size_bytes: int, inodes: int) -> tuple[str, ...]:
@@ -337,15 +332,15 @@ class _Builder:
             if mount.role is not Role.DECLARED:
                 continue
             base = BACKING / backing_name(mount.where)
-            owner = {"mode": mount.mode or 0o755, "uid": mount.uid or 0, "gid": mount.gid or 0}
+            made = partial(Prepare, mode=mount.mode or 0o755, uid=mount.uid or 0, gid=mount.gid or 0)
             if mount.promise is Promise.OVERLAY_TMPFS:
                 # The merged root takes mode and owner from upper, not from lower.
-                yield Prepare(path=base / "upper", **owner)
+                yield made(path=base / "upper")
                 yield Prepare(path=base / "work", mode=0o700, uid=0, gid=0)
             elif mount.promise is Promise.BIND_TMPFS:
                 seeded = by_path[mount.where].seed == "image" and self.in_image(mount.where)
                 seed = PurePosixPath(image_path(mount.where)) if seeded else None
-                yield Prepare(path=base / "data", seed=seed, **owner)
+                yield made(path=base / "data", seed=seed)
 
     def in_image(self, path: PurePosixPath) -> bool:
         return self.facts is None or self.facts.lookup(path) is not None

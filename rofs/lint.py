@@ -22,7 +22,7 @@ from rofs.layout import (
     nearest,
     shows_image,
 )
-from rofs.profile import MountDecl, Profile
+from rofs.profile import FileDecl, MountDecl, Profile
 from rofs.treefacts import TreeFacts
 
 GENERATED = tuple(
@@ -65,13 +65,22 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def rule_twice(profile: Profile) -> Found:
     """mount-twice, file-twice, immutable-twice: one path, one promise."""
-    for kind, items in (("mounts", profile.mounts), ("files", profile.files), ("immutable", profile.immutable)):
+    for kind, items in (
+        ("mounts", profile.mounts),
+        ("files", profile.files),
+        ("immutable", profile.immutable),
+    ):
         first: dict[PurePosixPath, KeyPath] = {}
         for item in items:
             at = item.at if kind == "immutable" else (*item.at, "path")
             if item.path in first:
                 line = profile.marks.find(first[item.path]).line
-                yield _problem(profile, at, f"{kind.rstrip('s')}-twice", f"{item.path} is already declared on line {line}")
+                yield _problem(
+                    profile,
+                    at,
+                    f"{kind.rstrip('s')}-twice",
+                    f"{item.path} is already declared on line {line}",
+                )
             first.setdefault(item.path, at)
 
 
@@ -108,7 +117,8 @@ def rule_bind_sources(profile: Profile) -> Found:
             continue
         cover = nearest(source, profile.mounts)
         writable = (cover is not None and is_writable_decl(cover)) or any(
-            is_within(source, p) for p in (PurePosixPath("/run"), PurePosixPath("/dev/shm"))  # noqa: S108
+            is_within(source, p)
+            for p in (PurePosixPath("/run"), PurePosixPath("/dev/shm"))  # noqa: S108
         )
         if any(is_within(source, i.path) for i in profile.immutable):
             writable = False
@@ -155,8 +165,7 @@ def rule_overlay_path(profile: Profile) -> Found:
 def rule_hidden(profile: Profile) -> Found:
     """hidden: what is baked in must not lie under a mount that starts empty."""
     places = [(f.path, (*f.at, "path")) for f in profile.files]
-    for user in profile.users:
-        places.append((user.home or PurePosixPath("/home", user.name), user.at))
+    places += [(user.home or PurePosixPath("/home", user.name), user.at) for user in profile.users]
     for path, at in places:
         cover = nearest(path, profile.mounts)
         if cover is None or _on_island(path, cover, profile):
@@ -191,7 +200,7 @@ def rule_memory(profile: Profile) -> Found:
     if sum(caps) > profile.verify.memory_bytes:
         yield _warning(
             profile, ("mounts",), "memory",
-            f"the caps add up to {sum(caps) >> 20}M, more than the {profile.verify.memory_bytes >> 20}M of verify.memory",
+            f"the caps add up to {sum(caps) >> 20}M, verify.memory is {profile.verify.memory_bytes >> 20}M",
             "lower the sizes, or set verify.memory to what the device has",
         )  # fmt: skip
 
@@ -216,7 +225,8 @@ def rule_accounts(profile: Profile, facts: TreeFacts) -> Found:
     """unknown-user, unknown-group: names must be of the tree or of the profile."""
     users = {*facts.users(), *(u.name for u in profile.users)}
     groups = {*facts.groups(), *(u.name for u in profile.users)}
-    for decl in (*profile.mounts, *profile.files):
+    owned: tuple[MountDecl | FileDecl, ...] = (*profile.mounts, *profile.files)
+    for decl in owned:
         if decl.owner and find_uid(profile, facts, decl.owner) is None:
             yield _unknown(profile, (*decl.at, "owner"), "user", decl.owner, users)
         if decl.group and find_gid(profile, facts, decl.group) is None:
@@ -241,9 +251,16 @@ def rule_user_clash(profile: Profile, facts: TreeFacts) -> Found:
     by_uid = {account.uid: name for name, account in names.items()}
     for user in profile.users:
         if user.name in names:
-            yield _problem(profile, (*user.at, "name"), "user-exists", f"a package makes the user {user.name!r} already")
+            yield _problem(
+                profile, (*user.at, "name"), "user-exists", f"a package makes the user {user.name!r} already"
+            )
         elif user.uid in by_uid:
-            yield _problem(profile, (*user.at, "uid"), "user-exists", f"uid {user.uid} is {by_uid[user.uid]!r} in the tree")
+            yield _problem(
+                profile,
+                (*user.at, "uid"),
+                "user-exists",
+                f"uid {user.uid} is {by_uid[user.uid]!r} in the tree",
+            )
         if facts.lookup(user.shell) is None:
             yield _problem(profile, (*user.at, "shell"), "no-such-shell", f"{user.shell} is not in the tree")
 
@@ -255,7 +272,13 @@ def rule_paths(profile: Profile, facts: TreeFacts) -> Found:
         yield from _no_symlink(profile, facts, decl.path, at)
         node = facts.node(decl.path)
         if node is not None and node.kind not in ("dir", "symlink"):
-            yield _problem(profile, at, "not-a-directory", f"{decl.path} is a {node.kind} in the tree", "name its directory")
+            yield _problem(
+                profile,
+                at,
+                "not-a-directory",
+                f"{decl.path} is a {node.kind} in the tree",
+                "name its directory",
+            )
     made = {f.path for f in profile.files} | {p for f in profile.files for p in f.path.parents}
     made |= {user.home or PurePosixPath("/home", user.name) for user in profile.users}
     for item in profile.immutable:

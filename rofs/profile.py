@@ -199,8 +199,7 @@ def _profile(data: dict[str, Any], path: Path, marks: Marks) -> Profile:
         files=tuple(_file(entry, ("files", i)) for i, entry in enumerate(data.get("files", ()))),
         units=_units(data.get("units", {})),
         immutable=tuple(
-            Immutable(path=PurePosixPath(text), at=("immutable", i))
-            for i, text in enumerate(data.get("immutable", ()))
+            Immutable(path=PurePosixPath(text), at=("immutable", i)) for i, text in enumerate(data.get("immutable", ()))
         ),
         mounts=tuple(_mount(entry, ("mounts", i)) for i, entry in enumerate(data.get("mounts", ()))),
         image=_image(data.get("image", {})),

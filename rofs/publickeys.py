@@ -30,9 +30,7 @@ _OPTIONS = re.compile(r'(?:[^\s"]|"(?:[^"\\]|\\.)*")+')
 def parse_public_keys(raw: bytes) -> tuple[str, ...]:
     """The key lines of a file, without blank lines and comments; BadValue says which line is wrong."""
     if _PRIVATE.search(raw):
-        raise BadValue(
-            "is a private key", "name its public half, NAME.pub, and keep this one secret", "bad-key-file"
-        )
+        raise BadValue("is a private key", "name its public half, NAME.pub, and keep this one secret", "bad-key-file")
     if b"BEGIN SSH2 PUBLIC KEY" in raw:
         raise BadValue("is in SSH2 format", "convert it with `ssh-keygen -i -f FILE`", "bad-key-file")
     try:

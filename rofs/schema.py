@@ -182,9 +182,7 @@ def _wrong_value(error: Any, document: Document, at: KeyPath) -> tuple[str, str,
             return f"must be at most {wanted} characters", "bad-value", ""
 
 
-def _wrong_type(
-    value: object, wanted: str | list[str], written: str | None, at: KeyPath
-) -> tuple[str, str, str]:
+def _wrong_type(value: object, wanted: str | list[str], written: str | None, at: KeyPath) -> tuple[str, str, str]:
     """YAML 1.1 reads 0755, no and 1:30 as other things than strings; say so, and what to write."""
     kinds = [wanted] if isinstance(wanted, str) else wanted
     expected = " or ".join(_TYPES[kind] for kind in kinds)
@@ -199,9 +197,7 @@ def _wrong_type(
         message = f"must be {expected}, not {_reading(value)}"
         if isinstance(value, str) and "array" in kinds:
             hint = f"write {key}[{value}]" if value.isprintable() and len(value) < 64 else ""
-        elif isinstance(value, str) and (
-            ("integer" in kinds and value.isdecimal()) or value in ("true", "false")
-        ):
+        elif isinstance(value, str) and (("integer" in kinds and value.isdecimal()) or value in ("true", "false")):
             hint = f"write {key}{value} without quotes"
     return message, "wrong-type", hint
 
@@ -242,9 +238,7 @@ def _misread_numbers(document: Document) -> Iterator[Problem]:
             value = value[key]
         if isinstance(value, int) and not isinstance(value, bool) and not _DECIMAL.fullmatch(written):
             message = f"YAML reads {written} as {_reading(value)}"
-            yield Problem(
-                document.marks.find(at), message, "bad-value", at, f"write {value} if that is meant"
-            )
+            yield Problem(document.marks.find(at), message, "bad-value", at, f"write {value} if that is meant")
 
 
 def _rules(document: Document) -> Iterator[Problem]:

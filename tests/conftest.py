@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -43,7 +43,9 @@ def _is_there(name: str, path: str) -> bool:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> object:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """In CI every other skip is a failure too: a check that did not run has not passed."""
     report = yield
     if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
@@ -59,7 +61,13 @@ def rofs() -> Callable[..., subprocess.CompletedProcess[str]]:
     def call(*args: str | Path, timeout_s: float = BUILD_TIMEOUT_S, **env: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "rofs", *map(str, args)]
         return subprocess.run(
-            argv, capture_output=True, text=True, timeout=timeout_s, cwd=ROOT, env={**os.environ, **env}, check=False
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            cwd=ROOT,
+            env={**os.environ, **env},
+            check=False,
         )
 
     return call

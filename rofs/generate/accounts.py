@@ -33,9 +33,7 @@ def account_entries(profile: Profile, inputs: Inputs, facts: TreeFacts, epoch: i
             gid = shadow_gid if name in ("shadow", "gshadow") else 0
             content = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
             path = ETC / name
-            entries.append(
-                Entry(path=path, kind="file", mode=_MODES[name], gid=gid, content=content, why="users")
-            )
+            entries.append(Entry(path=path, kind="file", mode=_MODES[name], gid=gid, content=content, why="users"))
     for index, user in enumerate(profile.users):
         entries += _home(user, inputs.authorized_keys.get(index, ()))
     for index, home in enumerate(profile.home):
@@ -95,9 +93,7 @@ def _home(user: User, keys: tuple[str, ...]) -> list[Entry]:
     return entries
 
 
-def _dotfiles(
-    profile: Profile, facts: TreeFacts, index: int, files: tuple[DotFile, ...], why: str
-) -> list[Entry]:
+def _dotfiles(profile: Profile, facts: TreeFacts, index: int, files: tuple[DotFile, ...], why: str) -> list[Entry]:
     name = profile.home[index].user
     home = home_of(profile, facts, name)
     uid, gid = find_uid(profile, facts, name), find_primary_gid(profile, facts, name)

@@ -33,14 +33,11 @@ _RESOLVERS = (
 _RESOLVER_ELSE = "../run/resolv.conf"
 
 
-def masked_units(layout: Layout) -> tuple[str, ...]:
-    """machine-id-commit fails on a bind (tried); a seed that cannot survive is no seed."""
-    seed = PurePosixPath("/var/lib/systemd/random-seed")
-    return (
-        "systemd-machine-id-commit.service",
-        "systemd-firstboot.service",
-        *(() if layout.survives(seed) else ("systemd-random-seed.service",)),
-    )
+MASKED_UNITS = (
+    "systemd-machine-id-commit.service",  # fails where the id is bound (tried)
+    "systemd-firstboot.service",  # asks on the console
+    "systemd-random-seed.service",  # nothing survives yet, and a seed that cannot survive is no seed
+)
 
 
 def identity_entries(layout: Layout, facts: TreeFacts) -> list[Entry]:

@@ -68,9 +68,7 @@ def render_unit(layout: Layout, mount: Mount) -> str:
 def mount_entries(layout: Layout) -> list[Entry]:
     """/etc/fstab, a unit a mount, and its link below local-fs.target."""
     entries = [
-        Entry(
-            path=PurePosixPath("/etc/fstab"), kind="file", content=render_fstab(layout).encode(), why="mounts"
-        )
+        Entry(path=PurePosixPath("/etc/fstab"), kind="file", content=render_fstab(layout).encode(), why="mounts")
     ]
     for mount in layout.mounts:
         name, why = unit_name(mount.where), render_key_path(mount.at)

@@ -13,7 +13,9 @@ def render_picture(layout: Layout) -> str:
     """Every path that something is said about, below its parent, with who provides it and since when."""
     mounts = {m.where: m for m in layout.mounts if not is_within(m.where, RUN)}
     paths = {*mounts, *layout.immutable, *layout.top_level}
-    rows = [(indent, path.name or "/", _words(layout, mounts.get(path), path)) for indent, path in _walk(ROOT, paths, "")]
+    rows = [
+        (indent, path.name or "/", _words(layout, mounts.get(path), path)) for indent, path in _walk(ROOT, paths, "")
+    ]
     width = max(len(indent) + len(name) for indent, name, _ in rows) + 2
     return "".join(f"{indent}{name}".ljust(width) + f"{words}\n" for indent, name, words in rows)
 
@@ -21,7 +23,9 @@ def render_picture(layout: Layout) -> str:
 def _walk(path: PurePosixPath, paths: set[PurePosixPath], indent: str) -> list[tuple[str, PurePosixPath]]:
     """Depth first; a path hangs below its nearest ancestor that is in the picture."""
     rows = [(indent, path)]
-    below = sorted(p for p in paths if path in p.parents and not any(path in q.parents and q in p.parents for q in paths))
+    below = sorted(
+        p for p in paths if path in p.parents and not any(path in q.parents and q in p.parents for q in paths)
+    )
     trunk = indent[:-4] + {"├── ": "│   ", "└── ": "    "}.get(indent[-4:], "")
     for child in below:
         rows += _walk(child, paths, trunk + ("└── " if child == below[-1] else "├── "))

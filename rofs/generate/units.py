@@ -13,7 +13,11 @@ from rofs.profile import Profile
 from rofs.treefacts import TreeFacts
 
 UNIT_DIR = PurePosixPath("/etc/systemd/system")
-UNIT_PATHS = (UNIT_DIR, PurePosixPath("/usr/local/lib/systemd/system"), PurePosixPath("/usr/lib/systemd/system"))
+UNIT_PATHS = (
+    UNIT_DIR,
+    PurePosixPath("/usr/local/lib/systemd/system"),
+    PurePosixPath("/usr/lib/systemd/system"),
+)
 _LINKS = {"WantedBy": "wants", "RequiredBy": "requires", "UpheldBy": "upholds"}
 
 MISFIRING_TIMERS = (
@@ -91,7 +95,13 @@ def _enable(facts: TreeFacts, own: dict[str, bytes], name: str, seen: set[str]) 
 
 def expand(path: PurePosixPath, name: str, instance: str) -> PurePosixPath:
     """The specifiers that units use in [Install]: %i, %p, %n and %%."""
-    values = {"%%": "\0", "%i": instance, "%j": instance, "%n": name, "%p": name.partition("@")[0].rpartition(".")[0]}
+    values = {
+        "%%": "\0",
+        "%i": instance,
+        "%j": instance,
+        "%n": name,
+        "%p": name.partition("@")[0].rpartition(".")[0],
+    }
     if "@" in name:
         values["%p"] = name.partition("@")[0]
     text = str(path)

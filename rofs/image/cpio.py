@@ -48,9 +48,7 @@ def write_newc(entries: Iterable[CpioEntry], out: IO[bytes]) -> None:
         entry = by_name[name]
         data = entry.target.encode() if stat.S_ISLNK(entry.mode) else entry.content
         links = 2 if stat.S_ISDIR(entry.mode) else 1
-        _write_record(
-            out, name.encode("utf-8", "surrogateescape"), data, number, entry.mode, links, entry.rdev
-        )
+        _write_record(out, name.encode("utf-8", "surrogateescape"), data, number, entry.mode, links, entry.rdev)
     _write_record(out, b"TRAILER!!!", b"", 0, 0, 1, (0, 0))
 
 

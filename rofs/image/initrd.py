@@ -37,11 +37,22 @@ def _plain_name(path: str) -> str:
 
 
 def write_initrd(
-    out: Path, *, script: str, applets: Sequence[str], busybox: Path, modules_tar: Path, release: str, chosen: Sequence[str]
+    out: Path,
+    *,
+    script: str,
+    applets: Sequence[str],
+    busybox: Path,
+    modules_tar: Path,
+    release: str,
+    chosen: Sequence[str],
 ) -> None:
     """Write `out`, gzip-compressed, with the same bytes each time."""
     entries = [
-        CpioEntry(path=PurePosixPath("init"), mode=stat.S_IFREG | 0o755, content=script.encode("utf-8", "surrogateescape")),
+        CpioEntry(
+            path=PurePosixPath("init"),
+            mode=stat.S_IFREG | 0o755,
+            content=script.encode("utf-8", "surrogateescape"),
+        ),
         CpioEntry(path=PurePosixPath("bin/busybox"), mode=stat.S_IFREG | 0o755, content=busybox.read_bytes()),
         *(CpioEntry(path=PurePosixPath("bin", name), mode=stat.S_IFLNK | 0o777, target="busybox") for name in applets),
         # The kernel opens it for PID 1 before anything is mounted.
@@ -50,9 +61,7 @@ def write_initrd(
     with tarfile.open(modules_tar) as tar:
         for name in chosen:
             content = _unpacked(name, _bytes(tar, release, name))
-            entries.append(
-                CpioEntry(path=MODULES / _plain_name(name), mode=stat.S_IFREG | 0o644, content=content)
-            )
+            entries.append(CpioEntry(path=MODULES / _plain_name(name), mode=stat.S_IFREG | 0o644, content=content))
     archive = io.BytesIO()
     write_newc(entries, archive)
     out.write_bytes(compress(archive.getvalue()))

@@ -133,9 +133,7 @@ def _write(union: Union, sources: Sequence[_Source], out: IO[bytes], epoch: int)
     out.write(TAR_END)
 
 
-def _write_members(
-    union: Union, sources: Sequence[_Source], out: IO[bytes], epoch: int
-) -> Iterator[FileRecord]:
+def _write_members(union: Union, sources: Sequence[_Source], out: IO[bytes], epoch: int) -> Iterator[FileRecord]:
     """Everything but directories. Where a hard link's file is gone, the first link left carries it."""
     carriers: dict[int, FileRecord] = {}
     for item in union.items:
@@ -150,9 +148,7 @@ def _write_members(
             yield _write_link(item, carrier, out)
 
 
-def _write_item(
-    item: Item, origin: Item, sources: Sequence[_Source], out: IO[bytes], epoch: int
-) -> FileRecord:
+def _write_item(item: Item, origin: Item, sources: Sequence[_Source], out: IO[bytes], epoch: int) -> FileRecord:
     """Write `origin` at the path of `item`: its own bytes where nothing changes, else new headers."""
     member, source, header = origin.member, sources[origin.source], _header(item.path, origin.member, epoch)
     copied = (

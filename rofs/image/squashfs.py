@@ -57,9 +57,7 @@ def write_squashfs(
     argv = tar2sqfs_argv(out, options, epoch, jobs or os.cpu_count() or 1)
     try:
         with _piped(
-            lambda fd: merge(
-                tars, entries, drop, fd, epoch=epoch, acl=options.acl, resolve=resolve, note=note
-            )
+            lambda fd: merge(tars, entries, drop, fd, epoch=epoch, acl=options.acl, resolve=resolve, note=note)
         ) as (reading, records):
             env = {"SOURCE_DATE_EPOCH": str(epoch)}
             run(argv, stdin=reading, log=log, timeout_s=timeout_s, env=env, on_line=lines.append)

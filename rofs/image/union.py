@@ -142,9 +142,7 @@ def _drop(union: Union, patterns: Sequence[str]) -> None:
         del union.chosen[path]
 
 
-def _add_entries(
-    union: Union, entries: Sequence[Entry], place: Callable[[str], str], resolve: Resolve
-) -> None:
+def _add_entries(union: Union, entries: Sequence[Entry], place: Callable[[str], str], resolve: Resolve) -> None:
     for entry in entries:
         path = place(str(entry.path))
         there = union.entries.get(path)

@@ -46,6 +46,4 @@ def allocated(overlay: Path, *, log: Path | None = None) -> list[Extent]:
     """
     argv = ["qemu-img", "map", "--output=json", "-f", "qcow2", str(overlay.absolute())]
     rows = json.loads(run(argv, log=log, timeout_s=60).stdout)
-    return sorted(
-        Extent(row["start"], row["length"]) for row in rows if row["depth"] == 0 and row.get("present", True)
-    )
+    return sorted(Extent(row["start"], row["length"]) for row in rows if row["depth"] == 0 and row.get("present", True))

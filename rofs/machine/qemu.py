@@ -210,9 +210,7 @@ def boot(
     )
 
 
-def _judge(
-    error: ToolError | None, ended: str, *, timed_out: bool
-) -> tuple[Literal["off", "timeout", "crash"], str]:
+def _judge(error: ToolError | None, ended: str, *, timed_out: bool) -> tuple[Literal["off", "timeout", "crash"], str]:
     """How QEMU ended, and its own word on why (ShutdownCause in qemu-qmp-ref(7)) -> status and reason."""
     if error is not None and timed_out:
         return "timeout", error.reason

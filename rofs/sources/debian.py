@@ -203,9 +203,7 @@ def require_user_namespace() -> None:
     elif not all(_has_range(Path(file), user) for file in ("/etc/subuid", "/etc/subgid")):
         problem = f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
     elif run(["unshare", "--user", "true"], ok=range(256)).status != 0:
-        problem = (
-            "sysctl kernel.unprivileged_userns_clone=1, or kernel.apparmor_restrict_unprivileged_userns=0"
-        )
+        problem = "sysctl kernel.unprivileged_userns_clone=1, or kernel.apparmor_restrict_unprivileged_userns=0"
     if problem:
         raise SourceError(f"packages cannot be installed without root on this host (as root: {problem})")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from rofs.entry import Entry
 from rofs.layout import Layout
@@ -12,7 +13,7 @@ from rofs.verify import probe_wire as wire
 from rofs.verify.check import Check, Facts, Outcome
 from rofs.verify.content import content_checks
 from rofs.verify.immutable import immutable_checks
-from rofs.verify.mounts import judge_undeclared, mount_checks, TABLE
+from rofs.verify.mounts import TABLE, judge_undeclared, mount_checks
 from rofs.verify.system import system_checks
 from rofs.verify.volatile import volatile_checks
 
@@ -46,7 +47,7 @@ def boot_checks(layout: Layout, entries: Sequence[Entry], boot: int) -> tuple[Ch
 def _late_table(layout: Layout) -> Check:
     return Check(
         promise="nothing undeclared", subject="mount table after all checks", at=("mounts",), ops=(TABLE,),
-        judge=lambda facts: judge_undeclared(layout, facts), phase="after",
+        judge=partial(judge_undeclared, layout), phase="after",
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import PurePosixPath
 
 from rofs.entry import Entry
@@ -24,28 +25,29 @@ def content_checks(layout: Layout, entries: Sequence[Entry]) -> Iterator[Check]:
     for entry in entries:
         groups.setdefault(entry.why or "rofs", []).append(entry)
     for why, group in groups.items():
-        yield _group_check(layout, why, group)
+        seen = [entry for entry in group if not _is_replaced(layout, entry)]
+        if seen:
+            yield _group_check(why, seen)
     for user in layout.profile.users:
         yield _user_check(layout, user)
     hostname = layout.profile.hostname
     yield Check(
         promise="hostname", subject=hostname, at=("hostname",),
         ops=(wire.read("/proc/sys/kernel/hostname"), wire.run(30, "getent", "hosts", hostname)),
-        judge=lambda facts: _judge_hostname(hostname, facts),
+        judge=partial(_judge_hostname, hostname),
     )  # fmt: skip
 
 
-def _group_check(layout: Layout, why: str, group: list[Entry]) -> Check:
-    seen = [e for e in group if not _is_replaced(layout, e)]
+def _group_check(why: str, group: list[Entry]) -> Check:
     ops = []
-    for entry in seen:
+    for entry in group:
         ops.append(wire.lstat(str(entry.path)))
         if entry.kind == "file":
             ops.append(wire.read(str(entry.path), MOST_READ_BYTES))
     paths = f"{group[0].path}" + (f" and {len(group) - 1} more" if len(group) > 1 else "")
     return Check(
         promise="generated", subject=f"{why}: {paths}", at=_key(why), ops=tuple(ops),
-        judge=lambda facts: _judge_entries(seen, facts),
+        judge=partial(_judge_entries, group),
     )  # fmt: skip
 
 
@@ -83,7 +85,11 @@ def _differences(entry: Entry, stat: Facts, content: bytes | None) -> Iterator[s
     for key in ("uid", "gid") if entry.kind == "symlink" else ("mode", "uid", "gid"):
         want = getattr(entry, key)
         if stat.get(key) != want:
-            yield f"{key} is {stat.get(key):o}, not {want:o}" if key == "mode" else f"{key} is {stat.get(key)}, not {want}"
+            yield (
+                f"{key} is {stat.get(key):o}, not {want:o}"
+                if key == "mode"
+                else f"{key} is {stat.get(key)}, not {want}"
+            )
     if entry.kind == "symlink" and stat.get("target") != wire.quote(entry.target):
         yield f"points to {stat.get('target')}, not {entry.target}"
     if entry.kind == "file" and (content != entry.content[:MOST_READ_BYTES] or stat.get("size") != len(entry.content)):
@@ -101,7 +107,7 @@ def _user_check(layout: Layout, user: User) -> Check:
             wire.run(30, "id", "-Gn", user.name),
             wire.read("/etc/shadow"),
         ),
-        judge=lambda facts: _judge_user(user, line, facts),
+        judge=partial(_judge_user, user, line),
     )  # fmt: skip
 
 
@@ -122,5 +128,7 @@ def _judge_user(user: User, line: str, facts: Sequence[Facts]) -> Verdict:
 def _judge_hostname(hostname: str, facts: Sequence[Facts]) -> Verdict:
     name, hosts = text(facts[0]).strip(), text(facts[1]).strip()
     return decide(
-        name == hostname and facts[1].get("status") == 0, f"{hostname}, and it resolves", f"{name}; {hosts or 'does not resolve'}"
+        name == hostname and facts[1].get("status") == 0,
+        f"{hostname}, and it resolves",
+        f"{name}; {hosts or 'does not resolve'}",
     )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import PurePosixPath
 
 from rofs.errors import KeyPath
@@ -25,7 +26,7 @@ def immutable_checks(layout: Layout) -> Iterator[Check]:
         yield Check(
             promise="immutable", subject=str(path), at=at,
             ops=(TABLE, wire.read("/sys/class/block/vda/ro"), wire.statvfs(str(path)), wire.attack(str(path))),
-            judge=lambda facts, p=path: _judge(p, facts), phase="loud",
+            judge=partial(_judge, path), phase="loud",
         )  # fmt: skip
     for mount in layout.mounts:
         if mount.role is Role.PIN:
@@ -55,7 +56,9 @@ def _judge(path: PurePosixPath, facts: Sequence[Facts]) -> Verdict:
     attacks = attack.get("attacks")
     if not attacks:
         return broken(expected, trouble(attack) or f"{attack.get('errno') or 'no attack was tried'}")
-    wrong = [f"{a['name']} had an effect ({a.get('detail') or a.get('errno') or 'no error'})" for a in attacks if a["effect"]]
+    wrong = [
+        f"{a['name']} had an effect ({a.get('detail') or a.get('errno') or 'no error'})" for a in attacks if a["effect"]
+    ]
     tried = [a for a in attacks if not a.get("skipped")]
     wrong += [
         f"{a['name']} {'was allowed' if a['errno'] is None else 'failed with ' + a['errno'] + ', not EROFS'}"

@@ -30,7 +30,8 @@ class Row:
 
     def __str__(self) -> str:
         flags = ",".join(sorted(self.flags))
-        return f"{self.type} {self.source}{'' if self.root == '/' else f'[{self.root}]'} {flags} {','.join(self.super_options)}"
+        root = "" if self.root == "/" else f"[{self.root}]"
+        return f"{self.type} {self.source}{root} {flags} {','.join(self.super_options)}"
 
 
 def parse_mountinfo(text: str) -> tuple[Row, ...]:
@@ -41,7 +42,7 @@ def parse_mountinfo(text: str) -> tuple[Row, ...]:
 def _row(line: str) -> Row:
     left, _, right = line.partition(" - ")
     fields, optional = left.split(" ")[:6], left.split(" ")[6:]
-    fstype, source, options = (right.split(" ") + ["", ""])[:3]
+    fstype, source, options = [*right.split(" "), "", ""][:3]
     return Row(
         device=fields[2],
         root=unfstab(fields[3]),

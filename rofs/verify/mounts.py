@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from configparser import ConfigParser
+from functools import partial
 from pathlib import PurePosixPath
 
 from rofs.generate.escape import unit_name
@@ -61,11 +62,11 @@ def mount_checks(layout: Layout) -> Iterator[Check]:
             subject=f"{mount.where} ({mount.promise.value})",
             at=mount.at,
             ops=(TABLE, wire.lstat(str(mount.where)), wire.lstat("/dev/vda")),
-            judge=lambda facts, m=mount: _judge_mount(m, facts),
+            judge=partial(_judge_mount, mount),
         )
     yield Check(
         promise="nothing undeclared", subject="mount table", at=("mounts",), ops=(TABLE,),
-        judge=lambda facts: judge_undeclared(layout, facts),
+        judge=partial(judge_undeclared, layout),
     )  # fmt: skip
     yield from _unit_checks(layout)
 
@@ -183,12 +184,12 @@ def _unit_checks(layout: Layout) -> Iterator[Check]:
                 wire.lstat(str(GENERATOR_DIR / target / name)),
                 wire.read(str(UNIT_DIR / name)),
             ),
-            judge=lambda facts, m=mount: _judge_unit(layout, m, facts),
+            judge=partial(_judge_unit, layout, mount),
         )  # fmt: skip
     yield Check(
         promise="fstab", subject="/etc/fstab", at=("mounts",),
         ops=(wire.read("/etc/fstab"), wire.run(30, "findmnt", "--verify", "--verbose")),
-        judge=lambda facts: _judge_fstab(layout, facts),
+        judge=partial(_judge_fstab, layout),
     )  # fmt: skip
 
 
@@ -232,5 +233,8 @@ def _judge_fstab(layout: Layout, facts: Sequence[Facts]) -> Verdict:
     said = text(facts[1]).strip()
     if facts[1].get("status") != 0 or "Success, no errors or warnings detected" not in said:
         words = [line.strip() for line in said.splitlines() if "[" in line and "[ ]" not in line]
-        return broken(expected, trouble(facts[1]) or "; ".join(words) or said or f"findmnt ended {facts[1].get('status')}")
+        return broken(
+            expected,
+            trouble(facts[1]) or "; ".join(words) or said or f"findmnt ended {facts[1].get('status')}",
+        )
     return kept(expected, f"{len(layout.mounts)} lines, {said.splitlines()[-1]}")

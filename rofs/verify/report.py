@@ -132,5 +132,9 @@ def _one_line(text: str) -> str:
 
 def write_report(report: Report, directory: Path) -> None:
     """The three files beside the image."""
-    for name, render in (("report.json", render_json), ("report.xml", render_junit), ("report.txt", render_text)):
+    for name, render in (
+        ("report.json", render_json),
+        ("report.xml", render_junit),
+        ("report.txt", render_text),
+    ):
         (directory / name).write_text(render(report), encoding="utf-8")

@@ -109,7 +109,15 @@ def _plan(contract: Contract, number: int) -> Plan:
 
 
 def _boot(
-    image: Path, contract: Contract, accel: Accel, number: int, plan: Plan, disk: Path, work: Path, logs: Path, step: Step
+    image: Path,
+    contract: Contract,
+    accel: Accel,
+    number: int,
+    plan: Plan,
+    disk: Path,
+    work: Path,
+    logs: Path,
+    step: Step,
 ) -> tuple[BootRecord, dict[int, Facts]]:
     arch = ARCHES[contract.architecture]
     initrd = work / f"initrd-{number}.img"
@@ -129,9 +137,7 @@ def _boot(
         memory_bytes=contract.layout.profile.verify.memory_bytes,
     )  # fmt: skip
     result = boot(request, on_line, timeout_s=BOOT_TIMEOUT_S, log=logs / "qemu.log")
-    record = BootRecord(
-        number=number, result=result, answered=len(answers), asked=len(plan.ops), cmdline=cmdline
-    )
+    record = BootRecord(number=number, result=result, answered=len(answers), asked=len(plan.ops), cmdline=cmdline)
     return record, answers
 
 
@@ -163,7 +169,8 @@ def probe_archive(arch: Arch, ops: Sequence[wire.Op]) -> bytes:
 
 def _boot_outcome(record: BootRecord) -> Outcome:
     result = record.result
-    seen = f"{result.reason} after {result.seconds:.1f} s ({result.accel_seen}), {record.answered} of {record.asked} answers"
+    seen = f"{result.reason} after {result.seconds:.1f} s ({result.accel_seen})"
+    seen += f", {record.answered} of {record.asked} answers"
     ok = result.status == "off" and record.answered >= record.asked - 1  # the power-off itself may not answer
     if not ok:
         words = [line.rstrip() for line in result.console.splitlines() if line.strip()][-8:]

@@ -33,10 +33,17 @@ def system_checks(profile: Profile) -> Iterator[Check]:
         ops=(wire.run(60, "journalctl", "--boot", "--no-pager", "--output=cat", "_PID=1"),),
         judge=_judge_cycles,
     )  # fmt: skip
+    yield Check(
+        promise="machine-id", subject="transient", at=("machine_id",), ops=(wire.read("/etc/machine-id"),),
+        judge=_judge_machine_id,
+    )  # fmt: skip
     for index, unit in enumerate(profile.verify.units):
         yield Check(
             promise="verify.units", subject=unit, at=("verify", "units", index),
-            ops=(wire.run(30, "systemctl", "is-active", "--", unit), wire.run(30, "systemctl", "status", "--no-pager", "--", unit)),
+            ops=(
+                wire.run(30, "systemctl", "is-active", "--", unit),
+                wire.run(30, "systemctl", "status", "--no-pager", "--", unit),
+            ),
             judge=_judge_active,
         )  # fmt: skip
     for index, command in enumerate(profile.verify.commands):
@@ -67,6 +74,13 @@ def _judge_cycles(facts: Sequence[Facts]) -> Verdict:
         return broken("none in PID 1's journal", trouble(facts[0]) or "the journal is empty")
     cycles = [line for line in lines if _CYCLE.search(line)]
     return decide(not cycles, "none in PID 1's journal", "; ".join(cycles[:4]) or f"none in {len(lines)} lines")
+
+
+def _judge_machine_id(facts: Sequence[Facts]) -> Verdict:
+    """Empty in the image, so PID 1 makes one each boot (note 23)."""
+    seen = text(facts[0]).strip()
+    ok = re.fullmatch("[0-9a-f]{32}", seen) is not None
+    return decide(ok, "32 hexadecimal digits", trouble(facts[0]) or seen or "an empty file")
 
 
 def _judge_active(facts: Sequence[Facts]) -> Verdict:

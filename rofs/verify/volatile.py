@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import PurePosixPath
 
 from rofs.layout import PAGE_BYTES, VOLATILE, WRITABLE, Layout, Mount, Promise, image_path
@@ -45,7 +46,11 @@ def _judge_gone(facts: Sequence[Facts]) -> Verdict:
     names = facts[0].get("names")
     if names is None:
         return broken(expected, trouble(facts[0]) or f"cannot be listed: {facts[0].get('errno')}")
-    return decide(CANARY not in names, expected, f"{CANARY} is {'still there' if CANARY in names else 'gone'}, {len(names)} names")
+    return decide(
+        CANARY not in names,
+        expected,
+        f"{CANARY} is {'still there' if CANARY in names else 'gone'}, {len(names)} names",
+    )
 
 
 def _judge_canary(facts: Sequence[Facts]) -> Verdict:
@@ -91,21 +96,21 @@ def _cap_checks(mount: Mount) -> Iterator[Check]:
     yield Check(
         promise="size cap", subject=where, at=mount.at, phase="loud",
         ops=(wire.statvfs(where), wire.fill(where, size + PAGE_BYTES)),
-        judge=lambda facts: _judge_size(size, facts),
+        judge=partial(_judge_size, size),
     )  # fmt: skip
-    ops = (wire.statvfs(where),)
+    ops: tuple[wire.Op, ...] = (wire.statvfs(where),)
     if inodes <= _MOST_INODES_TRIED:
         ops = (*ops, wire.fillinodes(where, inodes + 1))
     yield Check(
         promise="inode cap", subject=where, at=mount.at, phase="loud", ops=ops,
-        judge=lambda facts: _judge_inodes(inodes, facts),
+        judge=partial(_judge_inodes, inodes),
     )  # fmt: skip
 
 
 def _judge_size(size: int, facts: Sequence[Facts]) -> Verdict:
     space, fill = facts
     total = (space.get("blocks") or 0) * (space.get("frsize") or 0)
-    seen = f"{total} bytes in all; one page more than {size}: {fill.get('errno') or 'fits'}, {fill.get('fitted')} fitted"
+    seen = f"{total} bytes in all; one page more: {fill.get('errno') or 'fits'}, {fill.get('fitted')} fitted"
     ok = total == size and fill.get("errno") == "ENOSPC"
     return decide(ok, f"ENOSPC at {size} bytes", trouble(space) or trouble(fill) or seen)
 

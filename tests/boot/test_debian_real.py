@@ -79,9 +79,7 @@ def test_packages_and_what_was_left_out(tree: Path) -> None:
     assert {"openssh-server", "base-files", "usr-is-merged"} <= packages.keys() and "perl" not in packages
     paths = kept_files(tree).keys()
     assert "/usr/share/doc/openssh-client/copyright" in paths
-    assert not [
-        p for p in paths if p.startswith(("/usr/share/man/", "/usr/share/info/")) and p.endswith(".gz")
-    ]
+    assert not [p for p in paths if p.startswith(("/usr/share/man/", "/usr/share/info/")) and p.endswith(".gz")]
     assert not [p for p in paths if p.startswith("/usr/share/locale/") and p.endswith(".mo")]
 
 
@@ -98,9 +96,7 @@ def test_every_unknown_package_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES)
 def test_a_kernel_with_its_modules(arch: Arch, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    boot = fetch_boot(
-        "linux-image-cloud", arch, SUITE, find_host_sources(SUITE), tmp_path / "boot", log, EPOCH
-    )
+    boot = fetch_boot("linux-image-cloud", arch, SUITE, find_host_sources(SUITE), tmp_path / "boot", log, EPOCH)
     top = f"usr/lib/modules/{boot.release}"
     with tarfile.open(boot.modules_tar) as tar:
         names = set(tar.getnames())

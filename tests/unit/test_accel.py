@@ -84,9 +84,7 @@ def test_another_qemu_is_asked_anew(fake: Fake) -> None:
     assert fake.find().name == "kvm"
 
 
-def test_another_start_of_the_host_is_asked_anew(
-    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_start_of_the_host_is_asked_anew(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.behaves(WORKS)
     fake.find()
     (tmp_path / "boot_id").write_text("another\n")

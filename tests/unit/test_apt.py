@@ -142,9 +142,7 @@ def test_none_where_there_is_no_apt(tmp_path: Path) -> None:
 
 
 VALUE = st.text("abc/:.-", min_size=1)
-STANZA = st.dictionaries(
-    st.sampled_from(["Types", "URIs", "Suites", "Components", "Signed-By"]), VALUE, min_size=1
-)
+STANZA = st.dictionaries(st.sampled_from(["Types", "URIs", "Suites", "Components", "Signed-By"]), VALUE, min_size=1)
 
 
 @given(st.lists(STANZA))
@@ -171,9 +169,7 @@ def test_format_of_a_sources_file(text: bytes, suffix: str) -> None:
     assert sources_suffix(text) == suffix
 
 
-def test_how_the_host_reaches_its_mirror_is_passed_on(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_how_the_host_reaches_its_mirror_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     passed = [
         'Acquire::http::Proxy "http://proxy.example.org:3128";',
         'Acquire::https::deb.example.org::Proxy "DIRECT";',

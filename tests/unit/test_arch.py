@@ -49,9 +49,7 @@ def test_it_loads_by_path_alone(tmp_path: Path) -> None:
     assert module.ARCHES["arm64"].zig_target == "aarch64-linux-musl"
 
 
-@pytest.mark.parametrize(
-    ("machine", "expected"), [("x86_64", "amd64"), ("aarch64", "arm64"), ("sparc", None)]
-)
+@pytest.mark.parametrize(("machine", "expected"), [("x86_64", "amd64"), ("aarch64", "arm64"), ("sparc", None)])
 def test_the_host(machine: str, expected: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     host = os.uname_result(("Linux", "host", "6", "#1", machine))
     monkeypatch.setattr(os, "uname", lambda: host)

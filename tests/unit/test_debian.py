@@ -170,9 +170,7 @@ def fake_mmdebstrap(monkeypatch: pytest.MonkeyPatch, directory: Path, body: str)
     (directory / "tmp").mkdir()
 
 
-def test_fetch_tree_gives_the_sources_and_a_clean_environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_fetch_tree_gives_the_sources_and_a_clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     body = 'for last; do :; done; cat "$last"; env >&2; echo "I: at work..." >&2; echo tree >'
     fake_mmdebstrap(monkeypatch, tmp_path, f"{body}{tmp_path}/out")
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
@@ -186,9 +184,7 @@ def test_fetch_tree_gives_the_sources_and_a_clean_environment(
     assert list((tmp_path / "tmp" / f"rofs-{os.geteuid()}").iterdir()) == []
 
 
-def test_fetch_tree_sees_words_that_are_not_among_the_last(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_fetch_tree_sees_words_that_are_not_among_the_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     body = "echo 'E: Unable to locate package nope' >&2; seq 100 >&2; exit 25"
     fake_mmdebstrap(monkeypatch, tmp_path, body)
     with pytest.raises(UnknownPackage) as caught:

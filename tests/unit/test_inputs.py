@@ -83,9 +83,7 @@ def test_a_profile_that_names_nothing(tmp_path: Path) -> None:
     assert read(tmp_path, PLAIN) == Inputs(files={}, authorized_keys={}, dotfiles={}, apt_sources=None)
 
 
-def test_paths_are_beside_the_profile_wherever_rofs_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_are_beside_the_profile_wherever_rofs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "profile.yaml").write_text(f"{PLAIN}files: [{{path: /etc/a, source: a}}]\n")
     (tmp_path / "a").write_text("a")

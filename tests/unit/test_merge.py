@@ -49,9 +49,7 @@ def merged(
     )
 
 
-def merged_files(
-    tmp_path: Path, *paths: Path, acl: Literal["error", "drop"] = "error", **parts: Any
-) -> Merged:
+def merged_files(tmp_path: Path, *paths: Path, acl: Literal["error", "drop"] = "error", **parts: Any) -> Merged:
     facts = read_facts(paths[0], paths[1:])
     notes: list[str] = []
     out = tmp_path / "out.tar"
@@ -68,9 +66,7 @@ def merged_files(
         )
     with tarfile.open(out, "r:", encoding="utf-8") as archive:
         infos = archive.getmembers()
-        content = {
-            path_key(i.name): stream.read() for i in infos if i.isreg() and (stream := archive.extractfile(i))
-        }
+        content = {path_key(i.name): stream.read() for i in infos if i.isreg() and (stream := archive.extractfile(i))}
     names = [path_key(info.name) for info in infos]
     assert len(names) == len(set(names)), "a path is named twice"
     assert set(names) == {record.path for record in records}

@@ -152,9 +152,7 @@ def test_sync_answers(ask: Ask) -> None:
 
 def test_exec_has_a_clean_environment(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "1")
-    answer = ask(
-        wire.shell(5, "env; pwd; cat; echo wrong >&2; ls -l /proc/self/fd | grep -c ' -> '; exit 7")
-    )[0]
+    answer = ask(wire.shell(5, "env; pwd; cat; echo wrong >&2; ls -l /proc/self/fd | grep -c ' -> '; exit 7"))[0]
     lines = content(answer).decode().splitlines()
     assert answer["status"] == 7
     assert {"HOME=/root", "LANG=C.UTF-8"} <= set(lines)
@@ -174,9 +172,7 @@ def test_run_needs_no_shell(ask: Ask) -> None:
 
 def test_a_program_out_of_time_is_killed_with_its_children(ask: Ask, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    slow, next_one = ask(
-        wire.shell(1, f"sleep 300 & echo $! > {pids}; echo early; wait"), wire.shell(5, "echo after")
-    )
+    slow, next_one = ask(wire.shell(1, f"sleep 300 & echo $! > {pids}; echo early; wait"), wire.shell(5, "echo after"))
     assert (slow["timeout"], content(slow)) == (True, b"early\n")
     assert content(next_one) == b"after\n"
     assert not is_running(int(pids.read_text()))

@@ -71,9 +71,7 @@ def test_the_arm64_probe_runs(tmp_path: Path) -> None:
     hatch_build.compile_probe(SOURCES, ARCHES["arm64"].zig_target, out, defines=["ROFS_PROBE_REHEARSAL"])
     (tmp_path / "plan").write_bytes(wire.encode_plan([wire.shell(20, "echo hi"), wire.lstat("/dev/null")]))
     argv = ["qemu-aarch64-static", str(out), str(tmp_path / "plan"), "--output", "-"]
-    start, said, null, end = parse(
-        subprocess.run(argv, stdout=subprocess.PIPE, check=True, timeout=120).stdout
-    )
+    start, said, null, end = parse(subprocess.run(argv, stdout=subprocess.PIPE, check=True, timeout=120).stdout)
     assert start["machine"] == "aarch64"
     assert content(said) == b"hi\n"
     assert null["type"] == "char"

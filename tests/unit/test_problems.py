@@ -46,9 +46,7 @@ def test_every_golden_has_its_files() -> None:
         assert {"profile.yaml", "problems.txt"} <= {path.name for path in (GOLDENS / case).iterdir()}
 
 
-PROBLEM = Problem(
-    Mark("a,b:c.yaml", 3, 7), "100% wrong", "bad-value", ("mounts", 0, "size"), hint="write 64M"
-)
+PROBLEM = Problem(Mark("a,b:c.yaml", 3, 7), "100% wrong", "bad-value", ("mounts", 0, "size"), hint="write 64M")
 
 
 def test_text_is_one_line_each_sorted() -> None:

@@ -90,9 +90,7 @@ def test_every_key_reaches_its_field(tmp_path: Path) -> None:
     assert (user.name, user.uid, user.gid, user.groups) == ("operator", 1000, 100, ("dialout",))
     assert (user.shell, user.home, user.comment) == ("/bin/sh", PurePosixPath("/srv/op"), "Service staff")
     assert (user.authorized_keys, user.at) == (("keys/operator.pub",), ("users", 0))
-    assert [(h.user, h.dotfiles, h.at) for h in profile.home] == [
-        ("operator", "dotfiles/operator", ("home", 0))
-    ]
+    assert [(h.user, h.dotfiles, h.at) for h in profile.home] == [("operator", "dotfiles/operator", ("home", 0))]
     assert [(f.source, f.content, f.link) for f in profile.files] == [
         ("files/a", None, None),
         (None, "hello\n", None),
@@ -149,9 +147,7 @@ def test_defaults_are_those_the_schema_documents(tmp_path: Path) -> None:
     assert profile.verify.memory_bytes == 512 << 20
 
 
-@pytest.mark.parametrize(
-    ("compression", "level"), [("zstd", 15), ("gzip", None), ("xz", None), ("lz4", None)]
-)
+@pytest.mark.parametrize(("compression", "level"), [("zstd", 15), ("gzip", None), ("xz", None), ("lz4", None)])
 def test_level_where_the_profile_is_silent(tmp_path: Path, compression: str, level: int | None) -> None:
     assert read(tmp_path, f"{HEAD}image: {{compression: {compression}}}\n").image.level == level
 
@@ -235,12 +231,8 @@ BAD_ROWS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("line", "row", "column", "rule", "hint"), BAD_ROWS, ids=[r[0][:50] for r in BAD_ROWS]
-)
-def test_a_bad_row_is_one_problem(
-    tmp_path: Path, line: str, row: int, column: int, rule: str, hint: str
-) -> None:
+@pytest.mark.parametrize(("line", "row", "column", "rule", "hint"), BAD_ROWS, ids=[r[0][:50] for r in BAD_ROWS])
+def test_a_bad_row_is_one_problem(tmp_path: Path, line: str, row: int, column: int, rule: str, hint: str) -> None:
     (problem,) = problems(tmp_path, f"{HEAD}{line}\n")
     assert (problem.mark.line, problem.mark.column, problem.rule) == (row, column, rule)
     assert hint in problem.hint
@@ -260,10 +252,7 @@ def test_a_bad_row_is_one_problem(
         ("nofail", "`required`"),
         *((option, "leave it out") for option in ("lowerdir=/a", "lowerdir+=/a", "upperdir=/a", "index=on")),
         *((option, "leave it out") for option in ("x-systemd.automount", "x-initrd.mount", "X-mount.mkdir")),
-        *(
-            (option, "leave it out")
-            for option in ("noauto", "remount", "move", "rshared", "defaults", "user")
-        ),
+        *((option, "leave it out") for option in ("noauto", "remount", "move", "rshared", "defaults", "user")),
         ("nosuid,nodev", "one list item"),
         ("no suid", "such as"),
         ("a\nb", "such as"),
@@ -290,9 +279,7 @@ def test_sizes(text: str | int, number: int) -> None:
     assert values.size(text) == number
 
 
-@pytest.mark.parametrize(
-    "name", ["ssh.service", "dev-a\\x2db.mount", "getty@tty1.service", "a.b.socket", "-.mount"]
-)
+@pytest.mark.parametrize("name", ["ssh.service", "dev-a\\x2db.mount", "getty@tty1.service", "a.b.socket", "-.mount"])
 def test_unit_names(name: str) -> None:
     assert values.unit(name) == name
 
@@ -303,9 +290,7 @@ def test_paths_that_are_merely_hostile(path: str) -> None:
 
 
 def test_everything_at_once_and_sorted(tmp_path: Path) -> None:
-    found = problems(
-        tmp_path, "schema: rofs/v1\nname: A\nname: B\nhostnme: x\nsource: {}\nimage: {level: 99}\n"
-    )
+    found = problems(tmp_path, "schema: rofs/v1\nname: A\nname: B\nhostnme: x\nsource: {}\nimage: {level: 99}\n")
     assert [(p.mark.line, p.rule) for p in found] == [
         (2, "bad-value"),
         (3, "duplicate-key"),
@@ -351,9 +336,7 @@ def test_every_key_has_a_description_and_examples_that_hold() -> None:
         for example in about["examples"]:
             errors = [
                 error.message
-                for error in validator()
-                .evolve(schema=about | {"$defs": schema()["$defs"]})
-                .iter_errors(example)
+                for error in validator().evolve(schema=about | {"$defs": schema()["$defs"]}).iter_errors(example)
             ]
             assert not errors, at
 
@@ -375,9 +358,7 @@ def test_every_condition_has_words() -> None:
 def test_every_format_is_known() -> None:
     text = str(schema())
     known = values.FORMATS | values.NUMBER_FORMATS
-    assert {p["format"] for p in _every_mapping(schema()) if isinstance(p.get("format"), str)} == set(
-        known
-    ), text
+    assert {p["format"] for p in _every_mapping(schema()) if isinstance(p.get("format"), str)} == set(known), text
 
 
 def _every_mapping(value: Any) -> Iterator[dict[str, Any]]:
@@ -416,9 +397,7 @@ LEAVES = st.one_of(
 )
 DATA = st.recursive(
     LEAVES,
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=5), inner)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=5), inner),
     max_leaves=12,
 )
 
@@ -447,9 +426,7 @@ def test_any_data(scratch: Path, data: dict[str, Any]) -> None:
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    for key, inner in (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    ):
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
         yield (*at, key)
         yield from places(inner, (*at, key))
 

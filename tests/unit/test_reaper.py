@@ -127,8 +127,6 @@ def test_mounts_of_a_tool_do_not_reach_the_host(tmp_path: Path) -> None:
 def test_keep_mounts_stays_in_the_hosts_namespace() -> None:
     here = Path("/proc/self/ns/mnt").readlink()
     show = ("readlink", "/proc/self/ns/mnt")
-    kept = subprocess.run(
-        reaped(*show, options=("--keep-mounts",)), capture_output=True, text=True, check=True
-    )
+    kept = subprocess.run(reaped(*show, options=("--keep-mounts",)), capture_output=True, text=True, check=True)
     own = subprocess.run(reaped(*show), capture_output=True, text=True, check=True)
     assert kept.stdout.strip() == str(here) != own.stdout.strip()

@@ -144,9 +144,7 @@ def test_timeout_ends_the_tool_and_what_it_started(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("program", sorted(PACKAGES))
-def test_missing_program_names_its_package(
-    program: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_missing_program_names_its_package(program: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("rofs.run._environment", lambda _: {"PATH": str(tmp_path)})
     with pytest.raises(ToolError, match="not found") as caught:
         run([program, "--version"])

@@ -57,9 +57,7 @@ ROWS = [
     folder("./" + "long-name/" * 15, pax={"SCHILY.xattr.user.d": "1"}),
 ]
 ENTRIES = [
-    Entry(
-        path=PurePosixPath("/etc/made"), kind="file", mode=0o640, gid=42, content=b"made\n", why="files[0]"
-    ),
+    Entry(path=PurePosixPath("/etc/made"), kind="file", mode=0o640, gid=42, content=b"made\n", why="files[0]"),
     Entry(path=PurePosixPath("/var/lib/x"), kind="dir", mode=0o1777, why="mounts[0]"),
 ]
 
@@ -69,9 +67,7 @@ def options(
     level: int | None = 1,
     block_size: int = 131072,
 ) -> ImageOptions:
-    return ImageOptions(
-        format="squashfs", compression=compression, level=level, block_size=block_size, acl="error"
-    )
+    return ImageOptions(format="squashfs", compression=compression, level=level, block_size=block_size, acl="error")
 
 
 def packed(out: Path, *rows: Row, opts: ImageOptions | None = None, jobs: int = 1) -> list[FileRecord]:
@@ -129,8 +125,7 @@ def test_the_listing_says_what_the_records_say(tmp_path: Path) -> None:
             name = rest[0].split("squashfs-root", 1)[1].split(" -> ")[0]
             listed[name or "/"] = (mode[1:], owner)
     assert listed == {
-        record.path: (stat.filemode(stat.S_IFREG | record.mode)[1:], f"{record.uid}/{record.gid}")
-        for record in records
+        record.path: (stat.filemode(stat.S_IFREG | record.mode)[1:], f"{record.uid}/{record.gid}") for record in records
     }
 
 
@@ -173,8 +168,7 @@ def _assert_same(record: FileRecord, where: Path) -> None:
     if record.rdev:
         assert f"{os.major(seen.st_rdev)}:{os.minor(seen.st_rdev)}" == record.rdev
     xattrs = {
-        name: os.getxattr(where, name, follow_symlinks=False)
-        for name in os.listxattr(where, follow_symlinks=False)
+        name: os.getxattr(where, name, follow_symlinks=False) for name in os.listxattr(where, follow_symlinks=False)
     }
     assert {name: value.hex() for name, value in xattrs.items()} == dict(record.xattrs), record
 

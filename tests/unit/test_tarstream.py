@@ -55,9 +55,7 @@ def test_a_name_that_climbs(tmp_path: Path) -> None:
 def test_what_cannot_be_copied_as_it_is(tmp_path: Path) -> None:
     foreign = write_tar(tmp_path / "a.tar", file("a", pax={"LIBARCHIVE.xattr.user.a": "AA"}), file("b"))
     assert [member.as_is for member in scan(foreign)] == [False, True]
-    with tarfile.open(
-        tmp_path / "b.tar", "w", format=tarfile.PAX_FORMAT, pax_headers={"mtime": "5"}
-    ) as archive:
+    with tarfile.open(tmp_path / "b.tar", "w", format=tarfile.PAX_FORMAT, pax_headers={"mtime": "5"}) as archive:
         archive.addfile(tarfile.TarInfo("a"))
     assert [member.as_is for member in scan(tmp_path / "b.tar")] == [False]
 
@@ -86,9 +84,7 @@ def test_find_acl(pax: dict[str, str], expected: str | None) -> None:
 
 
 @given(
-    st.text(st.characters(blacklist_characters="\0/"), min_size=1, max_size=150).filter(
-        lambda t: t not in (".", "..")
-    ),
+    st.text(st.characters(blacklist_characters="\0/"), min_size=1, max_size=150).filter(lambda t: t not in (".", "..")),
     st.dictionaries(st.sampled_from(["user.a", "trusted.b", "security.c"]), st.binary(max_size=30)),
     st.integers(0, 0o7777),
     st.integers(0, 2**31),

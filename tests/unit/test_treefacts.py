@@ -210,9 +210,7 @@ def test_find_symlink_prefix(path: str, expected: str | None) -> None:
     ),
     st.lists(st.sampled_from(["a", "b", "d", "e"]), min_size=1, max_size=5).map("/".join),
 )
-def test_resolve_as_the_kernel_does(
-    tmp_path_factory: pytest.TempPathFactory, links: dict[str, str], path: str
-) -> None:
+def test_resolve_as_the_kernel_does(tmp_path_factory: pytest.TempPathFactory, links: dict[str, str], path: str) -> None:
     root = tmp_path_factory.mktemp("root")
     (root / "d" / "e").mkdir(parents=True)
     nodes = {"/d": Node("dir", 0o755, 0, 0), "/d/e": Node("dir", 0o755, 0, 0)}

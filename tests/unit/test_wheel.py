@@ -20,9 +20,7 @@ from rofs.machine.arch import ARCHES
 
 pytestmark = pytest.mark.slow
 
-NOT_COPIED = shutil.ignore_patterns(
-    ".git", ".venv", "images", "bin", "dist", "build", "__pycache__", ".*_cache"
-)
+NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "images", "bin", "dist", "build", "__pycache__", ".*_cache")
 LOCATE = """
 import json, pathlib, rofs
 from rofs.generate.render import find_templates
