@@ -28,6 +28,7 @@ ETC = PurePosixPath("/etc")
 SYSTEM_OWNED = tuple(PurePosixPath(p) for p in ("/run", "/dev", "/proc", "/sys"))
 REQUIRED_DIRECTORIES = ("/run", "/dev", "/proc", "/sys", "/tmp", "/var/tmp")  # noqa: S108 - in the image
 """Nobody can create a mount point on a read-only root (note 28)."""
+INHERITED_FLAGS = ("nosuid", "nodev", "noexec")
 DEFAULT_SIZE_BYTES = 64 << 20
 PAGE_BYTES = 4096
 
@@ -187,7 +188,7 @@ def default_inodes(size_bytes: int) -> int:
 def build_layout(profile: Profile, facts: TreeFacts | None) -> Layout:
     """Decide every mount. Without facts, modes and owners of the image stay None."""
     builder = _Builder(profile, facts)
-    mounts = _order(_staged(list(builder.mounts())))
+    mounts = _with_inherited_flags(_order(_staged(list(builder.mounts()))))
     return Layout(
         profile=profile,
         mounts=mounts,
@@ -343,7 +344,10 @@ class _Builder:
                 yield made(path=base / "data", seed=seed)
 
     def in_image(self, path: PurePosixPath) -> bool:
-        return self.facts is None or self.facts.lookup(path) is not None
+        """Whether the finished image has something there: from the packages, `files` or `users`."""
+        made = {p for f in self.profile.files for p in (f.path, *f.path.parents)}
+        homes = {user.home or PurePosixPath("/home", user.name) for user in self.profile.users}
+        return self.facts is None or self.facts.lookup(path) is not None or path in made | homes
 
     def mount_points(self) -> tuple[PurePosixPath, ...]:
         """Directories the image lacks and something is mounted on."""
@@ -404,6 +408,26 @@ def _staged(mounts: list[Mount]) -> list[Mount]:
         if not needed:
             return [replace(m, stage=Stage.INITRD) if m.where in early else m for m in mounts]
         early |= needed
+
+
+def _with_inherited_flags(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
+    """A bind has the flags of the mount it shows, until it is remounted with its own: say them all.
+
+    mount(8) remounts a bind as soon as it is given one flag, and then with the given ones alone.
+    """
+    done: list[Mount] = []
+    for mount in mounts:
+        if mount.is_bind:
+            what = PurePosixPath(mount.what)
+            source = max(
+                (m for m in done if is_within(what, m.where) and m.where != mount.where),
+                key=lambda m: len(m.where.parts),
+            )
+            flags = [f for f in INHERITED_FLAGS if f in source.options and f not in mount.options]
+            done.append(replace(mount, options=(*mount.options, *flags)))
+        else:
+            done.append(mount)
+    return tuple(done)
 
 
 def _order(mounts: list[Mount]) -> tuple[Mount, ...]:

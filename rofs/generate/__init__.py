@@ -22,13 +22,14 @@ __all__ = ["generate"]
 def generate(layout: Layout, inputs: Inputs, facts: TreeFacts, epoch: int) -> tuple[Entry, ...]:
     """All entries, sorted by path; where two speak of one path the profile's own file is the last word."""
     profile = layout.profile
+    files = file_entries(profile, inputs, facts)
     entries = [
         *(_mount_point(path) for path in layout.mount_points),
         *identity_entries(layout, facts),
-        *unit_entries(profile, facts, MASKED_UNITS),
+        *unit_entries(profile, facts, files, MASKED_UNITS),
         *mount_entries(layout),
         *account_entries(profile, inputs, facts, epoch),
-        *file_entries(profile, inputs, facts),
+        *files,
     ]
     by_path = {entry.path: entry for entry in entries}
     return tuple(by_path[path] for path in sorted(by_path))

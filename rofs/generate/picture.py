@@ -20,15 +20,18 @@ def render_picture(layout: Layout) -> str:
     return "".join(f"{indent}{name}".ljust(width) + f"{words}\n" for indent, name, words in rows)
 
 
-def _walk(path: PurePosixPath, paths: set[PurePosixPath], indent: str) -> list[tuple[str, PurePosixPath]]:
+def _walk(
+    path: PurePosixPath, name: str, paths: set[PurePosixPath], indent: str
+) -> list[tuple[str, str, PurePosixPath]]:
     """Depth first; a path hangs below its nearest ancestor that is in the picture."""
-    rows = [(indent, path)]
+    rows = [(indent, name, path)]
     below = sorted(
         p for p in paths if path in p.parents and not any(path in q.parents and q in p.parents for q in paths)
     )
     trunk = indent[:-4] + {"├── ": "│   ", "└── ": "    "}.get(indent[-4:], "")
     for child in below:
-        rows += _walk(child, paths, trunk + ("└── " if child == below[-1] else "├── "))
+        branch = trunk + ("└── " if child == below[-1] else "├── ")
+        rows += _walk(child, str(child.relative_to(path)), paths, branch)
     return rows
 
 

@@ -6,6 +6,7 @@ They are made at build time: a system with an empty machine-id never sees a firs
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from rofs.entry import Entry
@@ -26,10 +27,15 @@ MISFIRING_TIMERS = (
 """Their stamps are volatile, or what they tend cannot change: they would run at every boot."""
 
 
-def unit_entries(profile: Profile, facts: TreeFacts, always_masked: tuple[str, ...]) -> list[Entry]:
-    """Links for what the profile enables and masks, and masks for what rofs knows to misfire."""
+def unit_entries(
+    profile: Profile, facts: TreeFacts, files: Sequence[Entry], always_masked: tuple[str, ...]
+) -> list[Entry]:
+    """Links for what the profile enables and masks, and masks for what rofs knows to misfire.
+
+    `files` are the profile's own, among which may be the units it enables.
+    """
     found: dict[PurePosixPath, Entry] = {}
-    own = {str(f.path): (f.content or "").encode() for f in profile.files}
+    own = {str(entry.path): entry.content for entry in files if entry.kind == "file"}
     for name in profile.units.enable:
         for entry in _enable(facts, own, name, seen=set()):
             found[entry.path] = entry
