@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from rofs.errors import render_key_path
-from rofs.layout import ROOT, RUN, Layout, Mount, Role, is_within
+from rofs.layout import ROOT, RUN, Layout, Mount, Role, Stage, is_within
 
 
 def render_picture(layout: Layout) -> str:
@@ -14,7 +14,7 @@ def render_picture(layout: Layout) -> str:
     mounts = {m.where: m for m in layout.mounts if not is_within(m.where, RUN)}
     paths = {*mounts, *layout.immutable, *layout.top_level}
     rows = [
-        (indent, path.name or "/", _words(layout, mounts.get(path), path)) for indent, path in _walk(ROOT, paths, "")
+        (indent, name, _words(layout, mounts.get(path), path)) for indent, name, path in _walk(ROOT, "/", paths, "")
     ]
     width = max(len(indent) + len(name) for indent, name, _ in rows) + 2
     return "".join(f"{indent}{name}".ljust(width) + f"{words}\n" for indent, name, words in rows)
@@ -47,5 +47,5 @@ def _words(layout: Layout, mount: Mount | None, path: PurePosixPath) -> str:
         facts.append(f"from {mount.what}")
     if mount.mode is not None:
         facts.append(f"{mount.mode:04o} {mount.uid}:{mount.gid}")
-    facts.append(f"by the {mount.stage.value}")
+    facts.append("by the initrd" if mount.stage is Stage.INITRD else "by systemd")
     return ", ".join(facts) + f"  [{render_key_path(mount.at)}]"
