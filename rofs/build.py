@@ -12,14 +12,15 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rofs import __version__
 from rofs.entry import Entry
-from rofs.errors import Interrupted, KeyPath, Problem, ProfileError, Rejected, RofsError
+from rofs.errors import Interrupted, KeyPath, Problem, ProfileError, Rejected, RofsError, ToolError
 from rofs.generate import generate
 from rofs.generate.initrd import APPLETS, render_initrd
 from rofs.generate.mounts import mount_entries
@@ -151,14 +152,31 @@ class _Job:
         with workspace(parent) as work:
             image = work / "image"
             (image / "logs").mkdir(parents=True)
-            contract = self.write_image(image)
-            report = self.verify(image, contract, work) if self.options.verify else None
+            with self._logs_kept(image / "logs", parent / f"{self.arch.name}.failed"):
+                contract = self.write_image(image)
+                report = self.verify(image, contract, work) if self.options.verify else None
             accepted = report is None or report.session.accepted
             dest = parent / (self.arch.name if accepted else f"{self.arch.name}.rejected")
             publish(image, dest)
             if accepted:
                 shutil.rmtree(parent / f"{self.arch.name}.rejected", ignore_errors=True)
+            shutil.rmtree(parent / f"{self.arch.name}.failed", ignore_errors=True)
         return Built(arch=self.arch.name, directory=dest, report=report)
+
+    @staticmethod
+    @contextmanager
+    def _logs_kept(logs: Path, kept: Path) -> Iterator[None]:
+        """A tool that failed names its log: keep it beside the results, where the workspace goes away."""
+        try:
+            yield
+        except (ProfileError, Interrupted):
+            raise
+        except RofsError as error:
+            publish(logs, kept)
+            error.args = tuple(str(word).replace(str(logs), str(kept)) for word in error.args)
+            if isinstance(error, ToolError) and error.log is not None and logs in error.log.parents:
+                error.log = kept / error.log.relative_to(logs)
+            raise
 
     # --- where things come from -------------------------------------------------------------------
 

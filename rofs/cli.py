@@ -13,7 +13,8 @@ from types import FrameType
 from typing import NoReturn
 
 from rofs import __version__
-from rofs.errors import Interrupted, MachineError, ProfileError, Rejected, RofsError, ToolError
+from rofs.errors import Interrupted, ProfileError, Rejected, RofsError, ToolError
+from rofs.machine.arch import ARCHES
 
 EPILOG = """\
 exit status: 0 done, 2 the profile is wrong, 3 a tool or source failed, 4 verification rejected the
@@ -102,7 +103,7 @@ def _add_build(verbs: Verbs) -> None:  # type: ignore[valid-type]
     )  # fmt: skip
     parser.add_argument("profile", type=Path, metavar="PROFILE", help="the YAML profile")
     parser.add_argument(
-        "--arch", action="append", default=[], metavar="ARCH", help="only this architecture; may be repeated"
+        "--arch", action="append", default=[], choices=tuple(ARCHES), help="only this architecture; may be repeated"
     )
     parser.add_argument(
         "--output",
@@ -179,12 +180,8 @@ def _add_plan(verbs: Verbs) -> None:  # type: ignore[valid-type]
 def build(options: argparse.Namespace) -> int:
     """`rofs build`."""
     from rofs import build as builder
-    from rofs.machine.arch import ARCHES
     from rofs.progress import make_progress
 
-    unknown = sorted(set(options.arch) - set(ARCHES))
-    if unknown:
-        raise MachineError(f"no architecture {', '.join(unknown)} (there are: {', '.join(ARCHES)})")
     chosen = builder.Options(
         architectures=tuple(dict.fromkeys(options.arch)), output=options.output, verify=not options.no_verify,
         refresh=options.refresh, epoch=builder.find_epoch(),
