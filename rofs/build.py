@@ -12,8 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,12 +29,12 @@ from rofs.image.merge import FileRecord
 from rofs.image.squashfs import write_squashfs
 from rofs.inputs import Inputs, load_inputs
 from rofs.layout import Layout, build_layout
-from rofs.lint import did_you_mean, lint
+from rofs.lint import lint
 from rofs.machine.accel import find_accel
 from rofs.machine.arch import ARCHES, Arch
 from rofs.profile import Profile, load_profile
 from rofs.progress import Progress
-from rofs.run import run, stop_all
+from rofs.run import run, stoppable
 from rofs.sources.apt import find_host_sources
 from rofs.sources.debian import DROP, UnknownPackage, fetch_tree, read_packages
 from rofs.sources.kernel import Boot, fetch_boot, load_boot
@@ -116,19 +115,27 @@ def build(path: Path, options: Options, progress: Progress) -> list[Built]:
         progress.note(str(warning))
     chosen = options.architectures or profile.architectures
     work = [_Job(profile, inputs, ARCHES[name], options, progress) for name in chosen]
-    with ThreadPoolExecutor(max_workers=len(work)) as pool:
-        futures = [pool.submit(job.build) for job in work]
-        try:
-            errors = [f.exception() for f in futures]
-        except BaseException:
-            stop_all()  # or the pool would wait for tools that nobody waits for
-            raise
-    real = [e for e in errors if e is not None]
-    if profile_errors := [e for e in real if isinstance(e, ProfileError)]:
-        raise ProfileError(sorted({p for e in profile_errors for p in e.problems}))
-    for error in sorted(real, key=lambda e: isinstance(e, Interrupted | RofsError)):
+    results = stoppable(*(job.build for job in work))
+    if wrong := {name: e for name, e in zip(chosen, results, strict=True) if isinstance(e, ProfileError)}:
+        raise _join(wrong, len(chosen))
+    errors = [e for e in results if isinstance(e, BaseException)]
+    for error in sorted(errors, key=lambda e: isinstance(e, RofsError)):  # a bug of ours first
         raise error
-    return [f.result() for f in futures]
+    return [result for result in results if isinstance(result, Built)]
+
+
+def _join(errors: Mapping[str, ProfileError], architectures: int) -> ProfileError:
+    """Each problem once, with the architectures that have it where not all do."""
+    found: dict[Problem, list[str]] = {}
+    for name, error in errors.items():
+        for problem in error.problems:
+            found.setdefault(problem, []).append(name)
+    return ProfileError(
+        [
+            p if len(names) == architectures else replace(p, message=f"{p.message} for {', '.join(names)}")
+            for p, names in found.items()
+        ]
+    )
 
 
 class _Job:
@@ -237,8 +244,9 @@ class _Job:
         problems = []
         for package in error.packages:
             place: KeyPath = (*at, names.index(package)) if at[-1] == "packages" and package in names else at
-            message = f"no package {package!r} in {self.profile.source.suite} for {self.arch.name}"
-            hint = did_you_mean(package, ()) or "apt-cache search finds its name; --refresh reads the lists anew"
+            name = package.removesuffix(f"-{self.arch.kernel_suffix}") if at[0] == "kernel" else package
+            message = f"no package {name!r} in {self.profile.source.suite}"
+            hint = "apt-cache search finds its name"
             problems.append(Problem(self.profile.marks.find(place), message, "unknown-package", place, hint))
         return ProfileError(problems)
 

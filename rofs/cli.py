@@ -38,6 +38,11 @@ def main(argv: list[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
+    except OSError as error:
+        if error.filename is None:
+            raise  # a bug: what a user named has a name
+        _say(f"rofs: error: {error.filename}: {error.strerror}")
+        status = ToolError.exit_status
     sys.exit(status)
 
 

@@ -136,9 +136,8 @@ def _walk(directory: Path, at: PurePosixPath) -> list[DotFile]:
         if not entry.name.isprintable():  # neither control characters nor bytes that are not UTF-8
             raise BadValue(f"holds a name that is not printable UTF-8: {show(str(path))}", "", "bad-path")
         if entry.is_symlink():
-            found.append(
-                DotFile(path=path, kind="symlink", target=_inner_target(path, str(Path(entry.path).readlink())))
-            )
+            link = os.readlink(entry.path)  # noqa: PTH115 -- a Path would not keep it letter by letter
+            found.append(DotFile(path=path, kind="symlink", target=_inner_target(path, link)))
         elif entry.is_dir():
             found.append(DotFile(path=path, kind="dir"))
             found += _walk(Path(entry.path), path)

@@ -28,7 +28,9 @@ ETC = PurePosixPath("/etc")
 SYSTEM_OWNED = tuple(PurePosixPath(p) for p in ("/run", "/dev", "/proc", "/sys"))
 REQUIRED_DIRECTORIES = ("/run", "/dev", "/proc", "/sys", "/tmp", "/var/tmp")  # noqa: S108 - in the image
 """Nobody can create a mount point on a read-only root (note 28)."""
-INHERITED_FLAGS = ("nosuid", "nodev", "noexec")
+INHERITED_FLAGS = ("nosuid", "nodev", "noexec", "noatime", "nodiratime")
+SYSTEM_FLAGS = {PurePosixPath("/run"): ("nosuid", "nodev"), PurePosixPath("/dev/shm"): ("nosuid", "nodev")}  # noqa: S108
+"""Of PID 1's own mounts, which are no part of a layout and from which a bind may be made."""
 DEFAULT_SIZE_BYTES = 64 << 20
 PAGE_BYTES = 4096
 
@@ -92,7 +94,6 @@ class Mount:
     gid: int | None = None
     size_bytes: int | None = None
     inodes: int | None = None
-    is_file: bool = False
 
     @property
     def is_bind(self) -> bool:
@@ -310,22 +311,27 @@ class _Builder:
         pinned |= {i.path for i in self.profile.immutable}
         for item in self.profile.immutable:
             cover = nearest(item.path, self.profile.mounts)
-            if cover is None or not is_writable_decl(cover):
+            if cover is None or not is_writable_decl(cover) or self.in_island(item.path, cover):
                 continue
             for parent in reversed(item.path.parents):
-                if cover.path in parent.parents and parent not in pinned:
+                # Also above the mount that holds it: that too can be a directory of a writable one.
+                around = nearest(parent, self.profile.mounts)
+                if around is not None and is_writable_decl(around) and parent not in pinned:
                     pinned.add(parent)
                     yield Mount(
                         where=parent, what=str(parent), type="none", options=("bind", "private", "rw"),
                         role=Role.PIN, promise=Promise.PIN, stage=Stage.SYSTEMD, at=item.at,
-                        needs=(cover.path,),
+                        required=around.required, needs=(around.path,),
                     )  # fmt: skip
-            node = self.facts.lookup(item.path) if self.facts else None
             yield Mount(
                 where=item.path, what=image_path(item.path), type="none", options=("bind", "private", "ro"),
                 role=Role.ISLAND, promise=Promise.PINNED_RO, stage=Stage.SYSTEMD, at=item.at,
-                needs=(IMAGE,), is_file=node is not None and node.kind in ("file", "hardlink"),
+                required=cover.required, needs=(IMAGE,),
             )  # fmt: skip
+
+    def in_island(self, path: PurePosixPath, cover: MountDecl) -> bool:
+        """Whether an immutable path above it, in the same mount, covers it already."""
+        return any(i.path in path.parents and is_within(i.path, cover.path) for i in self.profile.immutable)
 
     def prepares(self, mounts: tuple[Mount, ...]) -> Iterator[Prepare]:
         by_path = {d.path: d for d in self.profile.mounts}
@@ -333,7 +339,8 @@ class _Builder:
             if mount.role is not Role.DECLARED:
                 continue
             base = BACKING / backing_name(mount.where)
-            made = partial(Prepare, mode=mount.mode or 0o755, uid=mount.uid or 0, gid=mount.gid or 0)
+            mode = 0o755 if mount.mode is None else mount.mode
+            made = partial(Prepare, mode=mode, uid=mount.uid or 0, gid=mount.gid or 0)
             if mount.promise is Promise.OVERLAY_TMPFS:
                 # The merged root takes mode and owner from upper, not from lower.
                 yield made(path=base / "upper")
@@ -361,6 +368,7 @@ class _Builder:
         found = {PurePosixPath(p) for p, n in self.facts.nodes.items() if p.count("/") == 1 and n.kind == "dir"}
         made = {PurePosixPath("/", d.path.parts[1]) for d in self.profile.mounts}
         made |= {PurePosixPath("/", f.path.parts[1]) for f in self.profile.files if len(f.path.parts) > 2}
+        made |= {PurePosixPath("/", (u.home or PurePosixPath("/home", u.name)).parts[1]) for u in self.profile.users}
         links = {p for p in made if (n := self.facts.node(p)) is not None and n.kind == "symlink"}
         return tuple(sorted((found | made | {PurePosixPath("/", "tmp")}) - links - {ROOT}))
 
@@ -423,7 +431,8 @@ def _with_inherited_flags(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
                 (m for m in done if is_within(what, m.where) and m.where != mount.where),
                 key=lambda m: len(m.where.parts),
             )
-            flags = [f for f in INHERITED_FLAGS if f in source.options and f not in mount.options]
+            known = next((f for p, f in SYSTEM_FLAGS.items() if source.where == ROOT and is_within(what, p)), ())
+            flags = [f for f in INHERITED_FLAGS if f in (*source.options, *known) and f not in mount.options]
             done.append(replace(mount, options=(*mount.options, *flags)))
         else:
             done.append(mount)

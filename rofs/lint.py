@@ -12,9 +12,13 @@ from difflib import get_close_matches
 from pathlib import PurePosixPath
 
 from rofs.errors import KeyPath, Problem
+from rofs.generate.escape import unit_name
 from rofs.layout import (
+    BACKING,
     DEFAULT_SIZE_BYTES,
+    RUN,
     SYSTEM_OWNED,
+    backing_name,
     find_gid,
     find_uid,
     is_within,
@@ -29,6 +33,10 @@ GENERATED = tuple(
     PurePosixPath(p)
     for p in ("/etc/fstab", "/etc/machine-id", "/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow")
 )
+_ALSO_MADE = frozenset(PurePosixPath("/etc", name) for name in ("hostname", "hosts", "resolv.conf"))
+_RUN_TIME = (PurePosixPath("/run"), PurePosixPath("/dev/shm"))  # noqa: S108 - in the image
+"""Writable on every system, and filled while it runs."""
+_UNIT_NAME_MAX = 255
 _UNIT_DIR = PurePosixPath("/etc/systemd/system")
 _OVERLAY_SPLITS = frozenset(',:"\\')
 
@@ -116,10 +124,7 @@ def rule_bind_sources(profile: Profile) -> Found:
             yield _problem(profile, at, "bind-cycle", f"{decl.path} is bound from {source}, which needs {decl.path}")
             continue
         cover = nearest(source, profile.mounts)
-        writable = (cover is not None and is_writable_decl(cover)) or any(
-            is_within(source, p)
-            for p in (PurePosixPath("/run"), PurePosixPath("/dev/shm"))  # noqa: S108
-        )
+        writable = (cover is not None and is_writable_decl(cover)) or any(is_within(source, p) for p in _RUN_TIME)
         if any(is_within(source, i.path) for i in profile.immutable):
             writable = False
         if decl.access == "rw" and not writable:
@@ -162,13 +167,49 @@ def rule_overlay_path(profile: Profile) -> Found:
             )  # fmt: skip
 
 
+def rule_name_length(profile: Profile) -> Found:
+    """unit-name: systemd.unit(5) allows 255 characters, and an escaped byte takes four."""
+    places = [(d.path, (*d.at, "path")) for d in profile.mounts]
+    places += [(i.path, i.at) for i in profile.immutable if nearest(i.path, profile.mounts) is not None]
+    own = {d.path for d in profile.mounts if d.type == "overlay" or d.source == "tmpfs"}
+    for path, at in places:
+        names = [unit_name(path), *([unit_name(BACKING / backing_name(path))] if path in own else [])]
+        longest = max(len(name) for name in names)
+        if longest > _UNIT_NAME_MAX:
+            yield _problem(
+                profile, at, "unit-name", f"the unit of {path} would have a name of {longest} characters",
+                f"at most {_UNIT_NAME_MAX}; all but letters, digits, `:`, `_`, `.` and `/` count four times",
+            )  # fmt: skip
+
+
+def rule_shown(profile: Profile) -> Found:
+    """not-the-image: below a bind from a path stands what its source holds, which rofs cannot make immutable."""
+    for item in profile.immutable:
+        cover = nearest(item.path, profile.mounts)
+        if cover is not None and not is_writable_decl(cover) and not is_within(cover.path, item.path):
+            yield _problem(
+                profile, item.at, "not-the-image", f"{item.path} shows what {cover.source} holds, not the image",
+                f"declare {PurePosixPath(str(cover.source)) / item.path.relative_to(cover.path)} immutable",
+            )  # fmt: skip
+
+
 def rule_hidden(profile: Profile) -> Found:
     """hidden: what is baked in must not lie under a mount that starts empty."""
+    for decl in profile.files:
+        for owned in SYSTEM_OWNED:
+            if is_within(decl.path, owned):
+                at = (*decl.at, "path")
+                yield _problem(profile, at, "hidden", f"{decl.path} would be hidden by what is mounted on {owned}")
+        for mount in profile.mounts:
+            if is_within(mount.path, decl.path):
+                line = profile.marks.find(mount.at).line
+                message = f"{decl.path} is a file or link, and line {line} mounts on {mount.path}"
+                yield _problem(profile, (*decl.at, "path"), "file-and-mount", message)
     places = [(f.path, (*f.at, "path")) for f in profile.files]
     places += [(user.home or PurePosixPath("/home", user.name), user.at) for user in profile.users]
     for path, at in places:
         cover = nearest(path, profile.mounts)
-        if cover is None or _on_island(path, cover, profile):
+        if cover is None or _on_island(path, cover, profile) or (cover.path == path and at[0] == "files"):
             continue
         if not shows_image(cover):
             line = profile.marks.find(cover.at).line
@@ -194,6 +235,13 @@ def rule_generated(profile: Profile) -> Found:
             )  # fmt: skip
 
 
+def rule_cmdline(profile: Profile) -> Found:
+    """cmdline: words that would take back what the profile promises (notes 20 and 21)."""
+    for word in profile.kernel.cmdline.split():
+        if word == "rw" or word.partition("=")[0] in ("init", "rdinit", "systemd.volatile", "systemd.unit"):
+            yield _problem(profile, ("kernel", "cmdline"), "cmdline", f"{word} contradicts the layout", "take it away")
+
+
 def rule_memory(profile: Profile) -> Found:
     """memory: caps that add up to more than the verified machine has protect nothing."""
     caps = [d.size_bytes or DEFAULT_SIZE_BYTES for d in profile.mounts if d.type != "bind" or d.source == "tmpfs"]
@@ -207,7 +255,7 @@ def rule_memory(profile: Profile) -> Found:
 
 PROFILE_RULES: tuple[Callable[[Profile], Found], ...] = (
     rule_twice, rule_under_immutable, rule_system_owned, rule_bind_sources, rule_overlay_path,
-    rule_hidden, rule_generated, rule_memory,
+    rule_name_length, rule_shown, rule_hidden, rule_generated, rule_cmdline, rule_memory,
 )  # fmt: skip
 
 
@@ -246,8 +294,10 @@ def _unknown(profile: Profile, at: KeyPath, kind: str, name: str, known: Iterabl
 
 
 def rule_user_clash(profile: Profile, facts: TreeFacts) -> Found:
-    """user-exists, no-such-shell: a second account of one name or number is a security hole."""
-    names = facts.users()
+    """user-exists, group-exists, no-such-shell: a second account of one name or number is a security hole."""
+    names, groups = facts.users(), facts.groups()
+    by_gid = {gid: name for name, gid in groups.items()}
+    made = {f.path for f in profile.files}
     by_uid = {account.uid: name for name, account in names.items()}
     for user in profile.users:
         if user.name in names:
@@ -261,7 +311,19 @@ def rule_user_clash(profile: Profile, facts: TreeFacts) -> Found:
                 "user-exists",
                 f"uid {user.uid} is {by_uid[user.uid]!r} in the tree",
             )
-        if facts.lookup(user.shell) is None:
+        gid = user.uid if user.gid is None else user.gid
+        if user.gid is None and by_gid.get(gid, user.name) != user.name:
+            yield _problem(
+                profile, (*user.at, "uid"), "group-exists", f"the number {gid} is that of the group {by_gid[gid]!r}",
+                f"say gid: {gid} if that is meant, or choose another uid",
+            )  # fmt: skip
+        elif gid not in by_gid and user.name in groups and user.name not in names:
+            yield _problem(
+                profile, (*user.at, "name"), "group-exists",
+                f"the tree has a group {user.name!r} of the number {groups[user.name]}",
+                f"say gid: {groups[user.name]} if that is meant, or choose another name",
+            )  # fmt: skip
+        if facts.lookup(user.shell) is None and PurePosixPath(user.shell) not in made:
             yield _problem(profile, (*user.at, "shell"), "no-such-shell", f"{user.shell} is not in the tree")
 
 
@@ -280,7 +342,7 @@ def rule_paths(profile: Profile, facts: TreeFacts) -> Found:
                 "name its directory",
             )
     made = {f.path for f in profile.files} | {p for f in profile.files for p in f.path.parents}
-    made |= {user.home or PurePosixPath("/home", user.name) for user in profile.users}
+    made |= {user.home or PurePosixPath("/home", user.name) for user in profile.users} | {*GENERATED} | _ALSO_MADE
     for item in profile.immutable:
         yield from _no_symlink(profile, facts, item.path, item.at)
         if facts.lookup(item.path) is None and item.path not in made:
@@ -295,6 +357,19 @@ def _no_symlink(profile: Profile, facts: TreeFacts, path: PurePosixPath, at: Key
         yield _problem(profile, at, "symlink", f"{link} is a symbolic link in the tree", hint)
 
 
+def rule_hidden_home(profile: Profile, facts: TreeFacts) -> Found:
+    """hidden: dot-files of a user whom a package makes; the profile's own users are judged without the tree."""
+    for home in profile.home:
+        account = facts.users().get(home.user)
+        cover = nearest(account.home, profile.mounts) if account else None
+        if account and cover and not shows_image(cover) and not _on_island(account.home, cover, profile):
+            yield _problem(
+                profile, (*home.at, "user"), "hidden",
+                f"{account.home} would be hidden by the {cover.type} at {cover.path}",
+                "make it an overlay, or a bind with seed: image",
+            )  # fmt: skip
+
+
 def rule_bind_source_exists(profile: Profile, facts: TreeFacts) -> Found:
     """no-such-source: a bind from a path that the image has not and nothing makes."""
     made = {p for f in profile.files for p in (f.path, *f.path.parents)}
@@ -305,7 +380,8 @@ def rule_bind_source_exists(profile: Profile, facts: TreeFacts) -> Found:
         source = PurePosixPath(str(decl.source))
         cover = nearest(source, profile.mounts)
         baked = (facts.lookup(source) is not None or source in made) and (cover is None or shows_image(cover))
-        if not baked and source not in mounted:
+        at_run_time = any(is_within(source, p) for p in _RUN_TIME) and not is_within(source, RUN)
+        if not baked and source not in mounted and not at_run_time:
             yield _problem(profile, (*decl.at, "source"), "no-such-source", f"{source} is not in the tree")
 
 
@@ -315,14 +391,16 @@ def rule_units(profile: Profile, facts: TreeFacts) -> Found:
     known = {*facts.units(), *own}
     places = [(name, ("units", "enable", i)) for i, name in enumerate(profile.units.enable)]
     places += [(name, ("units", "mask", i)) for i, name in enumerate(profile.units.mask)]
+    enabled = len(profile.units.enable)
     places += [(name, ("verify", "units", i)) for i, name in enumerate(profile.verify.units)]
-    for name, at in places:
+    for index, (name, at) in enumerate(places):
         prefix, sep, rest = name.partition("@")
         template = f"{prefix}@.{rest.rpartition('.')[2]}" if sep else name
-        if name not in known and template not in known and not name.endswith((".mount", ".slice", ".scope", ".device")):
+        made_up = index >= enabled and name.endswith((".mount", ".slice", ".scope", ".device"))  # by PID 1 itself
+        if name not in known and template not in known and not made_up:
             yield _problem(profile, at, "unknown-unit", f"no unit {name!r} in the tree", did_you_mean(name, known))
 
 
 TREE_RULES: tuple[Callable[[Profile, TreeFacts], Found], ...] = (
-    rule_init, rule_accounts, rule_user_clash, rule_paths, rule_bind_source_exists, rule_units,
+    rule_init, rule_accounts, rule_user_clash, rule_paths, rule_hidden_home, rule_bind_source_exists, rule_units,
 )  # fmt: skip

@@ -16,10 +16,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from rofs.errors import Interrupted, ToolError
 
@@ -54,6 +55,8 @@ PACKAGES: dict[str, str] = {
 
 REAPER = Path(__file__).with_name("reaper.py")
 TAIL_LINES = 20
+WAKE_S = 0.2
+"""The kernel may give a signal to any thread, and Python's handler then waits until the main one wakes."""
 
 _SH: dict[str, Any] = {
     "_bg": True,  # to have a handle while it runs; _execute waits for it all the same
@@ -105,6 +108,26 @@ def resume() -> None:
     """Let tools start again after `stop_all`."""
     with _running.lock:
         _running.stopped = False
+
+
+_T = TypeVar("_T")
+
+
+def stoppable(*work: Callable[[], _T]) -> list[_T | BaseException]:
+    """Do all `work` side by side -> what each returned or raised; a signal's exception ends every tool first.
+
+    In threads of their own even where there is but one: a signal handler's exception, which only the main
+    thread gets, could come between a tool's start and the note of it, and nobody would ever end that tool.
+    """
+    with ThreadPoolExecutor(max_workers=len(work)) as pool:
+        try:
+            futures = [pool.submit(each) for each in work]
+            while wait(futures, timeout=WAKE_S).not_done:
+                pass
+        except BaseException:
+            stop_all()  # or the pool would wait for tools that nobody waits for
+            raise
+    return [f.exception() or f.result() for f in futures]
 
 
 def _signal(command: Any, number: int) -> None:

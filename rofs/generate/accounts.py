@@ -28,6 +28,9 @@ def account_entries(profile: Profile, inputs: Inputs, facts: TreeFacts, epoch: i
         tables = {name: _lines(facts, name) for name in _MODES}
         for user in profile.users:
             _add(tables, user, epoch // 86400)
+        for user in profile.users:  # only now: one may be in the group of another
+            for table in ("group", "gshadow"):
+                tables[table] = [_join(line, user) for line in tables[table]]
         shadow_gid = facts.groups().get("shadow", 0)
         for name, lines in tables.items():
             gid = shadow_gid if name in ("shadow", "gshadow") else 0
@@ -63,8 +66,6 @@ def _add(tables: dict[str, list[str]], user: User, day: int) -> None:
     if not any(line.split(":")[2:3] == [str(gid)] for line in tables["group"]):
         tables["group"].append(f"{user.name}:x:{gid}:")
         tables["gshadow"].append(f"{user.name}:!::")
-    for table in ("group", "gshadow"):
-        tables[table] = [_join(line, user) for line in tables[table]]
 
 
 def _join(line: str, user: User) -> str:

@@ -7,7 +7,7 @@ import string
 from pathlib import PurePosixPath
 
 _UNIT_SAFE = frozenset((string.ascii_letters + string.digits + ":_.").encode())
-_FSTAB_ESCAPED = frozenset(b" \t\n\\#")
+_FSTAB_ESCAPED = frozenset(b" \t\n\\")
 
 
 def unit_name(path: PurePosixPath, suffix: str = "mount") -> str:
@@ -33,7 +33,7 @@ def unit_words(text: str) -> str:
 
 
 def fstab_field(text: str) -> str:
-    """A field of fstab(5): blanks, backslash and `#` as octal."""
+    """A field of fstab(5): blanks and backslash as octal. Not `#`: getmntent(3) would keep the `\\043`."""
     return "".join(f"\\{ord(c):03o}" if ord(c) < 128 and ord(c) in _FSTAB_ESCAPED else c for c in text)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 
 from rofs.entry import Entry
@@ -12,6 +13,7 @@ from rofs.generate.render import render
 from rofs.layout import Layout, Mount, Role, Stage
 
 UNIT_DIR = PurePosixPath("/etc/systemd/system")
+_PLAIN = re.compile(r"[^\s,%'\"\\]+")
 
 
 def unit_options(mount: Mount) -> str:
@@ -21,8 +23,12 @@ def unit_options(mount: Mount) -> str:
 
 
 def fstab_options(mount: Mount) -> str:
-    """The same, and the dependencies which systemd cannot see (note 7)."""
-    wants = tuple(f"x-systemd.requires-mounts-for={need}" for need in unit_needs(mount))
+    """The same, and the dependencies which systemd cannot see (note 7).
+
+    Not one whose path would end at a comma or blank there: the unit says it too, and the unit wins.
+    """
+    plain = (need for need in unit_needs(mount) if _PLAIN.fullmatch(str(need)))
+    wants = tuple(f"x-systemd.requires-mounts-for={need}" for need in plain)
     return ",".join((unit_options(mount), *wants))
 
 

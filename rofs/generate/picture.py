@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from rofs.errors import render_key_path
-from rofs.layout import ROOT, RUN, Layout, Mount, Role, Stage, is_within
+from rofs.layout import ROOT, RUN, SYSTEM_OWNED, Layout, Mount, Role, Stage, is_within
 
 
 def render_picture(layout: Layout) -> str:
@@ -36,6 +36,8 @@ def _walk(
 
 
 def _words(layout: Layout, mount: Mount | None, path: PurePosixPath) -> str:
+    if path in SYSTEM_OWNED:
+        return "of the kernel and PID 1"
     if mount is None:
         owner = layout.owner(path)
         declared = " (declared)" if path in layout.immutable else ""
@@ -46,6 +48,7 @@ def _words(layout: Layout, mount: Mount | None, path: PurePosixPath) -> str:
     if mount.is_bind and mount.role is not Role.PIN:
         facts.append(f"from {mount.what}")
     if mount.mode is not None:
-        facts.append(f"{mount.mode:04o} {mount.uid}:{mount.gid}")
+        uid, gid = ("?" if number is None else number for number in (mount.uid, mount.gid))
+        facts.append(f"{mount.mode:04o} {uid}:{gid}")
     facts.append("by the initrd" if mount.stage is Stage.INITRD else "by systemd")
     return ", ".join(facts) + f"  [{render_key_path(mount.at)}]"

@@ -6,6 +6,7 @@ They are made at build time: a system with an empty machine-id never sees a firs
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -100,17 +101,10 @@ def _enable(facts: TreeFacts, own: dict[str, bytes], name: str, seen: set[str]) 
 
 
 def expand(path: PurePosixPath, name: str, instance: str) -> PurePosixPath:
-    """The specifiers that units use in [Install]: %i, %p, %n and %%."""
+    """The specifiers of [Install] that depend on the unit's name alone; systemd.unit(5) "Specifiers"."""
+    stem = name.rpartition(".")[0]
+    prefix = stem.partition("@")[0]
     values = {
-        "%%": "\0",
-        "%i": instance,
-        "%j": instance,
-        "%n": name,
-        "%p": name.partition("@")[0].rpartition(".")[0],
-    }
-    if "@" in name:
-        values["%p"] = name.partition("@")[0]
-    text = str(path)
-    for key, value in values.items():
-        text = text.replace(key, value)
-    return PurePosixPath(text.replace("\0", "%"))
+        "%%": "%", "%i": instance, "%j": prefix.rpartition("-")[2], "%n": name, "%N": stem, "%p": prefix,
+    }  # fmt: skip
+    return PurePosixPath(re.sub("%.", lambda match: values.get(match[0], match[0]), str(path)))

@@ -12,10 +12,11 @@ from rofs.image.manifest import check_outputs
 from rofs.machine.accel import find_accel
 from rofs.machine.arch import ARCHES
 from rofs.progress import Progress
+from rofs.run import stoppable
 from rofs.store import default_cache_dir
 from rofs.verify.contract import load_contract
 from rofs.verify.report import Report, write_report
-from rofs.verify.session import verify_image
+from rofs.verify.session import Session, verify_image
 
 
 def verify_again(image: Path, reports: Path, use_manifest: bool, progress: Progress) -> Report:
@@ -28,9 +29,15 @@ def verify_again(image: Path, reports: Path, use_manifest: bool, progress: Progr
     notes = _compare(image, use_manifest)
     logs = reports / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    accel = find_accel(ARCHES[contract.architecture], default_cache_dir())
-    with TemporaryDirectory(prefix="rofs-verify-") as work:
-        session = verify_image(image, contract, accel, Path(work), logs, progress)
+
+    def boots() -> Session:
+        accel = find_accel(ARCHES[contract.architecture], default_cache_dir())
+        with TemporaryDirectory(prefix="rofs-verify-") as work:
+            return verify_image(image, contract, accel, Path(work), logs, progress)
+
+    session = stoppable(boots)[0]
+    if isinstance(session, BaseException):
+        raise session
     report = Report(profile=contract.layout.profile, session=session, notes=notes)
     write_report(report, reports)
     return report

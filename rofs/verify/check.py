@@ -84,11 +84,18 @@ def text(facts: Facts) -> str:
     return f"{head}\n[...]\n{tail}" if facts.get("dropped") else head + tail
 
 
+def names(facts: Facts) -> tuple[str, ...] | None:
+    """The names of a `list`, quoted; None where the directory could not be read, or not to its end."""
+    found = facts.get("names")
+    whole = found is not None and facts.get("errno", "") is None and not facts.get("truncated")
+    return tuple(found) if whole and isinstance(found, list) else None
+
+
 def trouble(facts: Facts) -> str:
     """Why an operation gave no answer, or ''."""
     if not facts:
         return "the guest gave no answer"
-    for key in ("timeout", "stuck", "signal", "error"):
+    for key in ("timeout", "stuck", "signal", "exit_signal", "error"):
         if facts.get(key):
             return f"{key}: {facts[key]}"
     return ""

@@ -10,7 +10,7 @@ from functools import partial
 from rofs.entry import Entry
 from rofs.layout import Layout
 from rofs.verify import probe_wire as wire
-from rofs.verify.check import Check, Facts, Outcome
+from rofs.verify.check import Check, Facts, Outcome, trouble
 from rofs.verify.content import content_checks
 from rofs.verify.immutable import immutable_checks
 from rofs.verify.mounts import TABLE, judge_undeclared, mount_checks
@@ -72,8 +72,9 @@ def make_plan(checks: Sequence[Check], last: wire.Op) -> Plan:
 def judge(plan: Plan, boot: int, answers: Mapping[int, Facts]) -> Iterator[Outcome]:
     """Each check, in the plan's order; an answer that never came is a broken promise, not a skipped one."""
     for check, numbers in zip(plan.checks, plan.numbers, strict=True):
-        verdict = check.judge([answers.get(n, {}) for n in numbers])
-        lost = [n for n in numbers if n not in answers]
+        facts = [answers.get(n, {}) for n in numbers]
+        verdict = check.judge(facts)
+        lost = [f"{plan.ops[n - 1]}: {trouble(f)}" for n, f in zip(numbers, facts, strict=True) if trouble(f)]
         if lost and verdict.ok:
-            verdict = replace(verdict, ok=False, seen=f"the guest never answered {plan.ops[lost[0] - 1]}")
+            verdict = replace(verdict, ok=False, seen=f"{lost[0]}; {verdict.seen}")
         yield Outcome(boot=boot, promise=check.promise, subject=check.subject, at=check.at, verdict=verdict)

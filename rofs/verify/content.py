@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from rofs.entry import Entry
 from rofs.errors import KeyPath
 from rofs.generate.accounts import home_of
-from rofs.layout import Layout, Promise
+from rofs.layout import Layout, Promise, Role, image_path
 from rofs.profile import User
 from rofs.verify import probe_wire as wire
 from rofs.verify.check import Check, Facts, Verdict, broken, data, decide, kept, text, trouble
@@ -62,7 +62,10 @@ def _is_replaced(layout: Layout, entry: Entry) -> bool:
     owner = layout.owner(entry.path)
     if entry.path == PurePosixPath("/etc/machine-id"):
         return True
-    return owner.where == entry.path or owner.promise in (Promise.TMPFS, Promise.BIND_RW)
+    if owner.promise is Promise.BIND_TMPFS and owner.where != entry.path:
+        return not any(p.seed == PurePosixPath(image_path(owner.where)) for p in layout.prepares)
+    other = owner.promise in (Promise.TMPFS, Promise.BIND_RW, Promise.BIND_RO)
+    return other or (owner.where == entry.path and owner.role is Role.DECLARED)
 
 
 def _judge_entries(entries: list[Entry], facts: Sequence[Facts]) -> Verdict:
@@ -82,14 +85,11 @@ def _differences(entry: Entry, stat: Facts, content: bytes | None) -> Iterator[s
     if stat.get("type") != _TYPES[entry.kind]:
         yield trouble(stat) or f"is {stat.get('type') or stat.get('errno')}, not {_TYPES[entry.kind]}"
         return
-    for key in ("uid", "gid") if entry.kind == "symlink" else ("mode", "uid", "gid"):
-        want = getattr(entry, key)
+    if entry.kind != "symlink" and stat.get("mode") != entry.mode:
+        yield f"mode is {stat.get('mode') or 0:04o}, not {entry.mode:04o}"
+    for key, want in (("uid", entry.uid), ("gid", entry.gid)):
         if stat.get(key) != want:
-            yield (
-                f"{key} is {stat.get(key):o}, not {want:o}"
-                if key == "mode"
-                else f"{key} is {stat.get(key)}, not {want}"
-            )
+            yield f"{key} is {stat.get(key)}, not {want}"
     if entry.kind == "symlink" and stat.get("target") != wire.quote(entry.target):
         yield f"points to {stat.get('target')}, not {entry.target}"
     if entry.kind == "file" and (content != entry.content[:MOST_READ_BYTES] or stat.get("size") != len(entry.content)):

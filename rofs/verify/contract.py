@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from rofs.document import Marks, load
 from rofs.entry import Entry
-from rofs.errors import MachineError
+from rofs.errors import MachineError, ProfileError
 from rofs.layout import Layout
+from rofs.machine.arch import ARCHES
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -72,8 +73,18 @@ def load_contract(directory: Path) -> Contract:
         profile = (directory / PROFILE).absolute()
         if data.pop("schema") != SCHEMA:
             raise MachineError(f"{directory / FILE} is of another release of rofs: build the image again")
-        return _converter(load(profile).marks, profile).structure(data, Contract)
+        contract = _converter(load(profile).marks, profile).structure(data, Contract)
     except OSError as error:
         raise MachineError(f"{directory} is no image that rofs built: {error.strerror}: {error.filename}") from None
-    except (ValueError, KeyError, TypeError, ExceptionGroup) as error:
-        raise MachineError(f"{directory / FILE} cannot be read: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ProfileError, ExceptionGroup) as error:
+        raise MachineError(f"{directory / FILE} cannot be read: {_first_line(error)}") from None
+    if contract.architecture not in ARCHES:
+        raise MachineError(f"{directory / FILE} is of the unknown architecture {contract.architecture!r}")
+    return contract
+
+
+def _first_line(error: BaseException) -> str:
+    """The innermost word of a group: cattrs wraps each level of the data in one."""
+    while isinstance(error, BaseExceptionGroup) and error.exceptions:
+        error = error.exceptions[0]
+    return next(iter(str(error).splitlines()), type(error).__name__)

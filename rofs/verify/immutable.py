@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 
@@ -20,13 +20,23 @@ MUST_BE_EROFS = frozenset({"create", "mkdir"})
 """Fresh names in the same mount have no other honest answer."""
 
 
+BY_NATURE = frozenset({"remount"})
+"""What root can do to a bind that is only marked read-only over something writable (design, mount-ro)."""
+STRENGTHS: Mapping[Promise, tuple[str, ...]] = {
+    Promise.IMAGE_RO: ("image-ro",),
+    Promise.PINNED_RO: ("pinned-ro",),
+    Promise.BIND_RO: ("pinned-ro", "mount-ro"),
+}
+"""What may make a path read-only, by the promise of the mount that provides it."""
+
+
 def immutable_checks(layout: Layout) -> Iterator[Check]:
     """One check a path; a path is attacked once even if two keys speak of it."""
     for path, at in attack_targets(layout).items():
         yield Check(
             promise="immutable", subject=str(path), at=at,
             ops=(TABLE, wire.read("/sys/class/block/vda/ro"), wire.statvfs(str(path)), wire.attack(str(path))),
-            judge=partial(_judge, path), phase="loud",
+            judge=partial(_judge, path, layout.owner(path).promise), phase="loud",
         )  # fmt: skip
     for mount in layout.mounts:
         if mount.role is Role.PIN:
@@ -50,16 +60,20 @@ def attack_targets(layout: Layout) -> dict[PurePosixPath, KeyPath]:
     return targets
 
 
-def _judge(path: PurePosixPath, facts: Sequence[Facts]) -> Verdict:
+def _judge(path: PurePosixPath, promise: Promise, facts: Sequence[Facts]) -> Verdict:
     table, block_ro, statvfs, attack = facts
-    expected = "read-only: no attack has an effect"
-    attacks = attack.get("attacks")
-    if not attacks:
-        return broken(expected, trouble(attack) or f"{attack.get('errno') or 'no attack was tried'}")
+    strengths = STRENGTHS.get(promise, ())
+    expected = f"read-only ({' or '.join(strengths)}): no attack has an effect"
+    tried = [a for a in attack.get("attacks") or () if not a.get("skipped")]
+    if not any(a["errno"] == "EROFS" for a in tried):
+        return broken(expected, trouble(attack) or _why_none(attack, tried))
+    strength = find_strength(path, text(table), (data(block_ro) or b"").strip() == b"1")
+    by_nature = BY_NATURE if promise is Promise.BIND_RO and strength == "mount-ro" else frozenset()
     wrong = [
-        f"{a['name']} had an effect ({a.get('detail') or a.get('errno') or 'no error'})" for a in attacks if a["effect"]
+        f"{a['name']} had an effect ({a.get('detail') or a.get('errno') or 'no error'})"
+        for a in tried
+        if a["effect"] and a["name"] not in by_nature
     ]
-    tried = [a for a in attacks if not a.get("skipped")]
     wrong += [
         f"{a['name']} {'was allowed' if a['errno'] is None else 'failed with ' + a['errno'] + ', not EROFS'}"
         for a in tried
@@ -67,14 +81,20 @@ def _judge(path: PurePosixPath, facts: Sequence[Facts]) -> Verdict:
     ]
     if "ro" not in statvfs.get("flags", ()):
         wrong.append(f"statvfs does not say read-only ({','.join(statvfs.get('flags', ())) or trouble(statvfs)})")
-    strength = find_strength(path, text(table), (data(block_ro) or b"").strip() == b"1")
-    if strength is None:
-        wrong.append("nothing makes it read-only")
+    if strength not in strengths:
+        wrong.append(f"what makes it read-only is {strength or 'nothing'}")
     errors: dict[str, int] = {}
     for a in tried:
         errors[a["errno"] or "0"] = errors.get(a["errno"] or "0", 0) + 1
     seen = f"{strength}; {len(tried)} attacks: " + ", ".join(f"{n} x {e}" for e, n in sorted(errors.items()))
+    seen += "".join(f"; {a['name']} takes effect, as on any such bind" for a in tried if a["effect"] and not wrong)
     return decide(not wrong, expected, "; ".join([*wrong, seen]))
+
+
+def _why_none(attack: Facts, tried: Sequence[Facts]) -> str:
+    """Why there is nothing to judge by."""
+    answers = ", ".join(f"{a['name']} {a['errno'] or 'succeeded'}" for a in tried)
+    return str(attack.get("errno") or (f"no attack met EROFS: {answers}" if answers else "no attack was tried"))
 
 
 def _is_wrong(attack: Facts) -> bool:

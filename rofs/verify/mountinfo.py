@@ -41,7 +41,7 @@ def parse_mountinfo(text: str) -> tuple[Row, ...]:
 
 def _row(line: str) -> Row:
     left, _, right = line.partition(" - ")
-    fields, optional = left.split(" ")[:6], left.split(" ")[6:]
+    fields, optional = [*left.split(" ")[:6], *[""] * 6], left.split(" ")[6:]  # a line cut short is a strange mount
     fstype, source, options = [*right.split(" "), "", ""][:3]
     return Row(
         device=fields[2],

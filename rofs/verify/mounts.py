@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from configparser import ConfigParser
+from configparser import Error as ConfigParserError
 from functools import partial
 from pathlib import PurePosixPath
 
@@ -149,8 +150,8 @@ def judge_undeclared(layout: Layout, facts: Sequence[Facts]) -> Verdict:
     """Every row is the layout's or the system's own."""
     expected = "no mount but the layout's, the kernel's and PID 1's"
     rows = parse_mountinfo(text(facts[0]))
-    if not rows:
-        return broken(expected, trouble(facts[0]) or "an empty mount table")
+    if not rows or facts[0].get("truncated"):
+        return broken(expected, trouble(facts[0]) or f"a mount table of {len(rows)} rows, and not the whole")
     declared = {m.where for m in layout.mounts}
     etc_writable = any(m.where == PurePosixPath("/etc") and m.promise is not Promise.BIND_RO for m in layout.mounts)
     count: dict[str, int] = {}
@@ -218,7 +219,10 @@ def parse_unit(text: str) -> dict[str, str]:
     """What, Where, Type and canonical options of a mount unit, with what only fstab can say taken out."""
     parser = ConfigParser(interpolation=None, strict=False, delimiters=("=",), comment_prefixes=("#", ";"))
     parser.optionxform = str  # type: ignore[assignment,method-assign] # systemd's keys are case-sensitive
-    parser.read_string(text)
+    try:
+        parser.read_string(text)
+    except ConfigParserError:
+        return {}  # whatever it is, it is no unit
     if not parser.has_section("Mount"):
         return {}
     found = {key: parser["Mount"].get(key, "") for key in ("What", "Where", "Type")}

@@ -127,7 +127,8 @@ def render_outcome(report: Report, outcome: Outcome) -> list[str]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Without control characters: what a guest says must not move a reader's cursor."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
 
 
 def write_report(report: Report, directory: Path) -> None:

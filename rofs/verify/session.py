@@ -173,9 +173,15 @@ def _boot_outcome(record: BootRecord) -> Outcome:
     seen += f", {record.answered} of {record.asked} answers"
     ok = result.status == "off" and record.answered >= record.asked - 1  # the power-off itself may not answer
     if not ok:
-        words = [line.rstrip() for line in result.console.splitlines() if line.strip()][-8:]
-        seen += "; the console's last words: " + " | ".join(words)
+        seen += f"; the console's last words: {_last_words(result.console)}"
     return _outcome(record.number, "boot", "the system boots, answers and powers off", decide(ok, "a whole boot", seen))
+
+
+def _last_words(console: str) -> str:
+    """The end of what it said, or what led to a panic: the registers after that help nobody."""
+    lines = [line.rstrip() for line in console.splitlines() if line.strip()]
+    panic = next((number for number, line in enumerate(lines) if "Kernel panic" in line), len(lines))
+    return " | ".join(lines[: panic + 1][-8:])
 
 
 def _disk_outcome(disk: Path, number: int) -> Outcome:

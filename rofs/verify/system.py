@@ -8,10 +8,14 @@ from collections.abc import Iterator, Sequence
 
 from rofs.profile import Profile
 from rofs.verify import probe_wire as wire
-from rofs.verify.check import Check, Facts, Verdict, broken, decide, text, trouble
+from rofs.verify.check import Check, Facts, Verdict, broken, decide, kept, text, trouble
 
 RUNNING_TIMEOUT_S = 240
 COMMAND_TIMEOUT_S = 120
+_SAID_BY_PID_1 = ("_PID=1", "+", "_TRANSPORT=kernel", "SYSLOG_IDENTIFIER=systemd")
+"""Before journald runs PID 1 writes to the kernel's log, and what comes from there has no _PID."""
+_FIRST_WORDS = "Queued start job for default target"
+"""Cycles of the boot are said just before this."""
 _CYCLE = re.compile(r"ordering cycle", re.IGNORECASE)
 
 
@@ -30,7 +34,7 @@ def system_checks(profile: Profile) -> Iterator[Check]:
     )  # fmt: skip
     yield Check(
         promise="system", subject="no ordering cycle", at=(),
-        ops=(wire.run(60, "journalctl", "--boot", "--no-pager", "--output=cat", "_PID=1"),),
+        ops=(wire.run(60, "journalctl", "--boot", "--no-pager", "--quiet", "--output=cat", *_SAID_BY_PID_1),),
         judge=_judge_cycles,
     )  # fmt: skip
     yield Check(
@@ -56,24 +60,27 @@ def system_checks(profile: Profile) -> Iterator[Check]:
 def _judge_running(facts: Sequence[Facts]) -> Verdict:
     state = text(facts[0]).strip()
     jobs = text(facts[1]).strip().replace("\n", "; ")
-    seen = trouble(facts[0]) or (f"{state}" + (f", still waiting: {jobs}" if jobs and state != "running" else ""))
-    return decide(state == "running", "running", seen)
+    seen = trouble(facts[0]) or state or f"no word of it: {facts[0].get('errno')}"
+    seen += f", still waiting: {jobs}" if jobs and state != "running" else ""
+    return decide(state == "running" and not trouble(facts[0]), "running", seen)
 
 
 def _judge_failed(facts: Sequence[Facts]) -> Verdict:
     if facts[0].get("status") != 0:
-        return broken("none", trouble(facts[0]) or text(facts[0]))
+        return broken("none", trouble(facts[0]) or text(facts[0]) or f"no list of units: {facts[0].get('errno')}")
     units = [line.split()[0] for line in text(facts[0]).splitlines() if line.strip()]
     return decide(not units, "none", ", ".join(units) or "none")
 
 
 def _judge_cycles(facts: Sequence[Facts]) -> Verdict:
     """PID 1 breaks a cycle by deleting a job at random and says so (note 9)."""
-    lines = text(facts[0]).splitlines()
-    if facts[0].get("status") != 0 or not lines:
-        return broken("none in PID 1's journal", trouble(facts[0]) or "the journal is empty")
+    lines, expected = text(facts[0]).splitlines(), "none in PID 1's journal"
     cycles = [line for line in lines if _CYCLE.search(line)]
-    return decide(not cycles, "none in PID 1's journal", "; ".join(cycles[:4]) or f"none in {len(lines)} lines")
+    if facts[0].get("status") != 0 or not lines:
+        return broken(expected, trouble(facts[0]) or "the journal is empty")
+    if cycles or facts[0].get("dropped") or not any(line.startswith(_FIRST_WORDS) for line in lines):
+        return broken(expected, "; ".join(cycles[:4]) or f"the journal is not whole: {len(lines)} lines of PID 1")
+    return kept(expected, f"none in {len(lines)} lines, from the first job on")
 
 
 def _judge_machine_id(facts: Sequence[Facts]) -> Verdict:
@@ -86,7 +93,7 @@ def _judge_machine_id(facts: Sequence[Facts]) -> Verdict:
 def _judge_active(facts: Sequence[Facts]) -> Verdict:
     state = text(facts[0]).strip()
     seen = state if state == "active" else f"{state}: {text(facts[1]).strip()[-600:]}"
-    return decide(state == "active", "active", trouble(facts[0]) or seen)
+    return decide(state == "active" and not trouble(facts[0]), "active", trouble(facts[0]) or seen)
 
 
 def _judge_command(facts: Sequence[Facts]) -> Verdict:

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from rofs.layout import PAGE_BYTES, VOLATILE, WRITABLE, Layout, Mount, Promise, image_path
 from rofs.verify import probe_wire as wire
-from rofs.verify.check import Check, Facts, Verdict, broken, decide, trouble
+from rofs.verify.check import Check, Facts, Verdict, broken, decide, names, trouble
 
 CANARY = ".rofs-canary"
 _MOST_INODES_TRIED = 32768
@@ -43,21 +43,22 @@ def volatile_checks(layout: Layout, boot: int) -> Iterator[Check]:
 
 def _judge_gone(facts: Sequence[Facts]) -> Verdict:
     expected = "what the first boot wrote is gone"
-    names = facts[0].get("names")
-    if names is None:
-        return broken(expected, trouble(facts[0]) or f"cannot be listed: {facts[0].get('errno')}")
+    found = names(facts[0])
+    if found is None:
+        return broken(expected, trouble(facts[0]) or f"cannot be listed: {facts[0].get('errno') or 'too many names'}")
     return decide(
-        CANARY not in names,
+        CANARY not in found,
         expected,
-        f"{CANARY} is {'still there' if CANARY in names else 'gone'}, {len(names)} names",
+        f"{CANARY} is {'still there' if CANARY in found else 'gone'}, {len(found)} names",
     )
 
 
 def _judge_canary(facts: Sequence[Facts]) -> Verdict:
     """The second boot's look proves something only if the file was there before."""
-    names = facts[2].get("names") or ()
-    seen = f"written: {facts[0].get('errno') or 'yes'}, seen: {'yes' if CANARY in names else 'no'}"
-    return decide(facts[0].get("errno", "") is None and CANARY in names, "a file left for the next boot to miss", seen)
+    there = CANARY in (names(facts[2]) or ())
+    written = facts[0].get("errno", "") is None and facts[1].get("errno", "") is None
+    seen = f"written: {'yes' if written else facts[0].get('errno') or 'no'}, seen: {'yes' if there else 'no'}"
+    return decide(written and there, "a file left for the next boot to miss", trouble(facts[0]) or seen)
 
 
 def _judge_writable(facts: Sequence[Facts]) -> Verdict:
@@ -81,7 +82,7 @@ def _content_checks(layout: Layout, mount: Mount) -> Iterator[Check]:
 
 def _judge_content(facts: Sequence[Facts]) -> Verdict:
     expected = "every name of the image's directory"
-    image, live = facts[0].get("names"), facts[1].get("names")
+    image, live = names(facts[0]), names(facts[1])
     if image is None or live is None:
         return broken(expected, trouble(facts[0]) or trouble(facts[1]) or "cannot be listed")
     missing = sorted(set(image) - set(live))

@@ -103,6 +103,7 @@ DROPPED = [
     "/var/lib/dpkg/status-old",
     "/var/cache/ldconfig/aux-cache",
     "/var/log/dpkg.log",
+    "/var/log/journal",
     "/var/log/nginx/access.log",
     "/var/lib/apt/lists/partial/x",
 ]
@@ -115,7 +116,6 @@ KEPT = [
     "/etc/ssl/certs/x.pem",
     "/var/lib/dpkg/status",
     "/var/log",
-    "/var/log/journal",
     "/var/log/mosquitto",
     "/tmp",
     "/dev/console",

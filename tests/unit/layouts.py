@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""Profiles as text, a small tree and what follows from both, for the tests of the pure parts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from rofs.entry import Entry
+from rofs.generate import generate
+from rofs.inputs import Inputs
+from rofs.layout import Layout, build_layout
+from rofs.profile import Profile, load_profile
+from rofs.treefacts import Node, TreeFacts, make_facts
+
+EPOCH = 1704067200
+NO_INPUTS = Inputs(files={}, authorized_keys={}, dotfiles={}, apt_sources=None)
+HEAD = "schema: rofs/v1\nname: sample\nsource: {debian: {packages: [systemd-sysv]}}\n"
+P = PurePosixPath
+
+PASSWD = b"""root:x:0:0:root:/root:/bin/bash
+daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin
+www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin
+"""
+GROUP = b"root:x:0:\ndaemon:x:1:\ndialout:x:20:\nwww-data:x:33:\noperator:x:37:\nshadow:x:42:\nusers:x:100:\n"
+SHADOW = b"root:*:19700:0:99999:7:::\ndaemon:*:19700:0:99999:7:::\n"
+GSHADOW = b"root:*::\ndaemon:*::\ndialout:*::\nwww-data:*::\noperator:*::\nshadow:*::\nusers:*::\n"
+SSH = b"[Unit]\nDescription=ssh\n[Install]\nWantedBy=multi-user.target\nAlias=sshd.service\n"
+
+DIRECTORIES: Mapping[str, Node] = {
+    "/etc": Node("dir", 0o755, 0, 0),
+    "/etc/ssh": Node("dir", 0o755, 0, 0),
+    "/usr/bin": Node("dir", 0o755, 0, 0),
+    "/usr/share/doc": Node("dir", 0o755, 0, 0),
+    "/var/lib": Node("dir", 0o755, 0, 0),
+    "/var/lib/dpkg": Node("dir", 0o755, 0, 0),
+    "/var/www": Node("dir", 0o2750, 33, 33),
+    "/var/tmp": Node("dir", 0o1777, 0, 0),
+    "/srv": Node("dir", 0o755, 0, 0),
+    "/srv/a/b": Node("dir", 0o755, 0, 0),
+    "/tmp": Node("dir", 0o1777, 0, 0),
+    "/run": Node("dir", 0o755, 0, 0),
+    "/dev": Node("dir", 0o755, 0, 0),
+    "/proc": Node("dir", 0o555, 0, 0),
+    "/sys": Node("dir", 0o555, 0, 0),
+    "/root": Node("dir", 0o700, 0, 0),
+    "/bin": Node("symlink", 0o777, 0, 0, target="usr/bin"),
+    "/usr/bin/bash": Node("file", 0o755, 0, 0, 9),
+    "/usr/lib/systemd/systemd": Node("file", 0o755, 0, 0, 9),
+}
+TEXTS: Mapping[str, bytes] = {
+    "/etc/passwd": PASSWD,
+    "/etc/group": GROUP,
+    "/etc/shadow": SHADOW,
+    "/etc/gshadow": GSHADOW,
+    "/usr/lib/systemd/system/ssh.service": SSH,
+}
+
+
+def tree(nodes: Mapping[str, Node] | None = None, texts: Mapping[str, bytes] | None = None) -> TreeFacts:
+    """A tree like Debian's, with more nodes or small files."""
+    return make_facts({**DIRECTORIES, **(nodes or {})}, {**TEXTS, **(texts or {})})
+
+
+def profile_of(text: str) -> Profile:
+    """A profile from its text after the keys that every profile has."""
+    with tempfile.TemporaryDirectory(prefix="rofs-test-") as directory:
+        path = Path(directory, "profile.yaml")
+        path.write_text(HEAD + text, "utf-8")
+        return load_profile(path)
+
+
+def layout_of(text: str, facts: TreeFacts | None = None) -> Layout:
+    """Of a profile in the usual tree."""
+    return build_layout(profile_of(text), facts or tree())
+
+
+def entries_of(layout: Layout, facts: TreeFacts | None = None, inputs: Inputs = NO_INPUTS) -> tuple[Entry, ...]:
+    """All that is generated."""
+    return generate(layout, inputs, facts or tree(), EPOCH)
+
+
+RICH = """\
+hostname: gateway
+users:
+  - {name: bob, uid: 1000, groups: [dialout], shell: /bin/bash, comment: Service}
+files:
+  - {path: /etc/app.conf, content: "a: 1\\n", mode: "0640", owner: bob}
+  - {path: /srv/www/index.html, content: "<p>\\n"}
+  - {path: /etc/link, link: app.conf}
+immutable: [/usr, /etc/ssh, /var/lib/dpkg, /etc/passwd]
+mounts:
+  - {path: /etc, type: overlay, upper: tmpfs, size: 8M, inodes: 2048}
+  - {path: /var, type: overlay, upper: tmpfs, size: 64M, options: [nosuid, nodev]}
+  - {path: /var/cache, type: tmpfs, size: 16M, inodes: 1024, options: [noexec], mode: "0700", owner: bob}
+  - {path: /tmp, type: tmpfs, size: 32M}
+  - {path: /srv/www, type: bind, source: tmpfs, size: 8M, mode: "0750", owner: bob}
+  - {path: /srv/data, type: bind, source: /var/www, access: rw}
+  - {path: /srv/shown, type: bind, source: /var/lib, access: ro}
+  - {path: /srv/doc, type: bind, source: /usr/share/doc}
+  - {path: /srv/extra, type: tmpfs, size: 4M, required: false}
+verify: {units: [ssh.service], commands: ["true"]}
+"""
+"""Every promise once."""
+HOSTILE = """\
+immutable: ["/srv/p q/in-side/$(reboot)", "/etc/x y/it's"]
+mounts:
+  - {path: /etc, type: tmpfs, size: 4M}
+  - {path: "/srv/p q", type: tmpfs, size: 4M}
+  - {path: "/srv/%h -x", type: overlay, upper: tmpfs, size: 4M}
+  - {path: "/srv/#a", type: tmpfs, size: 4M}
+  - {path: "/srv/`b`;c", type: bind, source: tmpfs, size: 4M}
+  - {path: '/srv/"d"\\e', type: bind, source: "/srv/%h -x"}
+  - {path: "/srv/ü,ö", type: tmpfs, size: 4M}
+  - {path: "/srv/$HOME", type: bind, source: "/srv/ü,ö", access: rw}
+  - {path: "/srv/.dot/.dot", type: tmpfs, size: 4M}
+  - {path: "/-x", type: tmpfs, size: 4M}
+"""
+"""Paths that some spelling must escape."""

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: MIT
+"""The command line as a user meets it: problems with places, exit statuses, no traceback, nothing published."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from layouts import HEAD, RICH
+
+VERBS = ("build", "verify", "check", "plan")
+Done = subprocess.CompletedProcess[str]
+
+
+def rofs(*args: str | Path, cwd: Path | None = None, **env: str) -> Done:
+    argv = [sys.executable, "-m", "rofs", *map(str, args)]
+    root = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, cwd=cwd, timeout=120,
+        env={**os.environ, "PYTHONPATH": root, **env},
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    path = tmp_path / "profile.yaml"
+    path.write_text(HEAD + RICH)
+    return path
+
+
+# Every bad input of issue 2: text, and the places (line:column) and rules of all its problems.
+BAD = {
+    "syntax": ("schema: [rofs/v1\nname: x\n", ["2:5 yaml-syntax"]),
+    "duplicate": (HEAD + "name: other\n", ["4:1 duplicate-key"]),
+    "unknown": (HEAD + "hostnme: x\n", ["4:1 unknown-key"]),
+    "type": (HEAD + "mounts: /var\n", ["4:9 wrong-type"]),
+    "octal": (HEAD + "files: [{path: /a, content: x, mode: 0755}]\n", ["4:38 wrong-type"]),
+    "file": (HEAD + "files: [{path: /a, source: none.txt}]\n", ["4:28 missing-file"]),
+    "climbs": (HEAD + "immutable: [/usr/../etc]\n", ["4:13 bad-path"]),
+    "relative": (HEAD + "mounts: [{path: var, type: tmpfs}]\n", ["4:17 bad-path"]),
+    "twice": (HEAD + "mounts: [{path: /a, type: tmpfs}, {path: /a, type: tmpfs}]\n", ["4:42 mount-twice"]),
+    "immutable": (HEAD + "immutable: [/a]\nmounts: [{path: /a/b, type: tmpfs}]\n", ["5:17 under-immutable"]),
+    "several": (
+        HEAD + "immutable: [/a]\nmounts: [{path: /a/b, type: tmpfs}, {path: /a/b, type: tmpfs}]\n"
+        "files: [{path: /x, source: none.txt}, {path: /etc/fstab, source: nor.txt}]\n",
+        [
+            "5:17 under-immutable", "5:44 mount-twice", "5:44 under-immutable", "6:28 missing-file",
+            "6:46 generated-path", "6:66 missing-file",
+        ],
+    ),
+    "keys": (
+        HEAD + "hostnme: x\nname: y\nmounts: [{path: var, type: tmpfs, mode: 0755}]\n",
+        ["4:1 unknown-key", "5:1 duplicate-key", "6:17 bad-path", "6:41 wrong-type"],
+    ),
+}  # fmt: skip
+
+
+def places(text: str) -> list[str]:
+    lines = text.splitlines()
+    rows = [
+        re.fullmatch(r"(?:.*/)?profile\.yaml:(\d+:\d+): (?:error|warning): .+ \(([a-z-]+)\)", line) for line in lines
+    ]
+    assert all(rows), text
+    return [f"{row[1]} {row[2]}" for row in rows if row]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_told_at_once_and_nothing_is_published(tmp_path: Path, name: str) -> None:
+    text, expected = BAD[name]
+    path = tmp_path / "profile.yaml"
+    path.write_text(text)
+    checked = rofs("check", path)
+    assert (checked.returncode, checked.stderr) == (2, "")
+    assert places(checked.stdout) == expected
+    built = rofs("build", path, "--output", tmp_path / "images", "--no-verify")
+    assert (built.returncode, built.stdout) == (2, "")
+    assert places(built.stderr) == expected
+    assert not (tmp_path / "images").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["profile.yaml"]
+
+
+def test_did_you_mean(tmp_path: Path) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text(BAD["unknown"][0])
+    assert "did you mean 'hostname'?" in rofs("check", path).stdout
+
+
+def test_a_good_profile_says_nothing(profile: Path) -> None:
+    done = rofs("check", profile)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_warning_is_no_failure(tmp_path: Path) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text(HEAD + "mounts: [{path: /srv, type: tmpfs, size: 1G}]\n")
+    done = rofs("check", path)
+    assert done.returncode == 0 and places(done.stdout) == ["4:9 memory"]
+
+
+def test_several_profiles_are_all_checked(tmp_path: Path, profile: Path) -> None:
+    done = rofs("check", tmp_path / "none.yaml", profile, tmp_path)
+    assert done.returncode == 2 and len(done.stdout.splitlines()) == 2
+
+
+def test_other_formats(tmp_path: Path) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text(BAD["several"][0])
+    rows = json.loads(rofs("check", "--format", "json", path).stdout)
+    assert [f"{r['line']}:{r['column']} {r['rule']}" for r in rows] == BAD["several"][1]
+    lines = rofs("check", "--format", "github", path).stdout.splitlines()
+    assert len(lines) == 6 and all(line.startswith("::error file=") for line in lines)
+    path.write_text(HEAD)
+    assert json.loads(rofs("check", "--format", "json", path).stdout) == []
+
+
+@pytest.mark.parametrize(
+    "args",
+    [[], ["nonsense"], ["check"], ["check", "--nonsense", "x"], ["build", "x", "--arch", "riscv"], ["plan", "a", "b"]],
+)
+def test_usage(args: list[str]) -> None:
+    done = rofs(*args)
+    assert done.returncode == 2 and "usage: rofs" in done.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb(verb: str) -> None:
+    done = rofs(verb, "--help")
+    assert done.returncode == 0
+    for words in ("exit status: 0 done", "2 the profile", "4 verification rejected", "130 interrupted"):
+        assert words in done.stdout
+    assert verb in rofs("--help").stdout
+
+
+def test_plan(tmp_path: Path, profile: Path) -> None:
+    done = rofs("plan", profile)
+    assert done.returncode == 0 and "├── etc" in done.stdout and "overlay-tmpfs" in done.stdout
+    data = json.loads(rofs("plan", "--json", profile).stdout)
+    assert {m["where"] for m in data["mounts"]} >= {"/", "/etc", "/var", "/run/rofs/image"}
+    out = tmp_path / "deep" / "out"
+    assert rofs("plan", profile, "--write", out).returncode == 0
+    assert {p.name for p in out.iterdir()} == {"fstab", "units", "init"}
+    assert (out / "units" / "var.mount").read_text().startswith("# Generated by rofs")
+    assert (out / "init").read_text().startswith("#!/bin/busybox sh\n")
+    assert " /var overlay " in (out / "fstab").read_text()
+
+
+def test_a_directory_that_cannot_be_written(profile: Path) -> None:
+    done = rofs("plan", profile, "--write", "/proc/nothing/here")
+    assert done.returncode == 3 and "rofs: error: /proc/nothing" in done.stderr
+
+
+def test_a_reader_that_leaves(profile: Path) -> None:
+    argv = f'"{sys.executable}" -m rofs plan --json "$1" | head -1'
+    done = subprocess.run(["sh", "-c", argv, "sh", str(profile)], capture_output=True, text=True, check=True)
+    assert done.stdout == "{\n" and "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+
+
+def test_verify_of_what_is_no_image(tmp_path: Path) -> None:
+    for path in (tmp_path / "nonexistent", tmp_path):
+        done = rofs("verify", path)
+        assert done.returncode == 5 and f"rofs: error: {path} is no image that rofs built" in done.stderr
+    (tmp_path / "promises.json").write_text("{}")
+    assert rofs("verify", tmp_path).returncode == 5
+
+
+def test_a_missing_tool_is_named_with_its_package(tmp_path: Path, profile: Path) -> None:
+    """run.py adds /usr/sbin and /sbin to any PATH, so the search itself is made to find nothing."""
+    argv = ["build", str(profile), "--no-verify", "--arch", "amd64", "--output", str(tmp_path / "images")]
+    code = (
+        "import rofs.run\n"
+        "rofs.run.shutil.which = lambda name, path=None: None\n"
+        f"from rofs.cli import main\nmain({argv!r})\n"
+    )
+    env = {**os.environ, "ROFS_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env, timeout=120
+    )
+    assert done.returncode == 3, done.stderr
+    assert "not found" in done.stderr and "hint: apt-get install " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "images").rglob("rootfs.squashfs"))
+
+
+def test_the_command_starts_at_once() -> None:
+    heavy = ("jsonschema", "jinja2", "sh", "rich", "cattrs", "yaml")
+    seen = f"print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys\nfrom rofs.cli import main\ntry: main(['--version'])\nfinally: {seen}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1] == "[]" and done.stdout.startswith("rofs ")

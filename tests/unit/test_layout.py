@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: MIT
+"""Profile, facts -> Layout: order, stages, names, defaults, pins; whatever the order of keys."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layouts import RICH, P, layout_of, profile_of, tree
+
+from rofs.layout import (
+    DEFAULT_SIZE_BYTES,
+    IMAGE,
+    Layout,
+    Mount,
+    Promise,
+    Role,
+    Stage,
+    backing_name,
+    build_layout,
+    default_inodes,
+    is_within,
+)
+from rofs.lint import lint
+from rofs.treefacts import Node
+
+ETC = P("/etc")
+
+
+def at(layout: Layout, where: str) -> Mount:
+    mount = layout.mount_at(P(where))
+    assert mount is not None, where
+    return mount
+
+
+def orders(layout: Layout) -> None:
+    """Parents before children, sources before users, the initrd before systemd."""
+    done: list[Mount] = []
+    every = {m.where for m in layout.mounts}
+    assert len(every) == len(layout.mounts), "one mount a path"
+    for mount in layout.mounts:
+        there = {m.where for m in done}
+        for path in (mount.where, *mount.needs):
+            above = {p for p in (path, *path.parents) if p in every} - {mount.where}
+            assert above <= there, f"{mount.where} needs {above - there}"
+        done.append(mount)
+    stages = [m.stage for m in layout.mounts]
+    assert stages == sorted(stages, key=lambda s: s is Stage.SYSTEMD)
+
+
+def closed(layout: Layout) -> None:
+    """At or below /etc is the initrd's, and so is all it stands on."""
+    early = [m for m in layout.mounts if m.stage is Stage.INITRD]
+    assert {m.where for m in layout.mounts if is_within(m.where, ETC)} <= {m.where for m in early}
+    for mount in early:
+        for path in (mount.where, *mount.needs):
+            late = [m.where for m in layout.mounts if m.stage is Stage.SYSTEMD and is_within(path, m.where)]
+            assert not late, f"{mount.where} stands on {late}"
+
+
+NAMES = st.sampled_from(["a", "b", "etc", "srv"])
+PATHS = st.lists(NAMES, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
+MOUNTS = st.one_of(
+    st.fixed_dictionaries({"path": PATHS, "type": st.just("tmpfs"), "size": st.just("4M")}),
+    st.fixed_dictionaries({"path": PATHS, "type": st.just("overlay"), "upper": st.just("tmpfs")}),
+    st.fixed_dictionaries({"path": PATHS, "type": st.just("bind"), "source": st.just("tmpfs")}),
+    st.fixed_dictionaries(
+        {"path": PATHS, "type": st.just("bind"), "source": PATHS, "access": st.sampled_from(["ro", "rw"])}
+    ).filter(lambda m: m["path"] != m["source"]),
+)
+PROFILES = st.tuples(
+    st.lists(MOUNTS, max_size=6, unique_by=lambda m: m["path"]), st.lists(PATHS, max_size=3, unique=True)
+)
+
+
+def built(mounts: list[dict[str, Any]], immutable: list[str]) -> Layout | None:
+    """None where lint finds an error."""
+    profile = profile_of(f"mounts: {json.dumps(mounts)}\nimmutable: {json.dumps(immutable)}\n")
+    if any(p.severity == "error" for p in lint(profile, None)):
+        return None
+    return build_layout(profile, None)
+
+
+@given(profile=PROFILES, seed=st.randoms())
+@settings(deadline=None, max_examples=150)
+def test_whatever_lint_lets_through_orders_itself(profile: tuple[list[dict[str, Any]], list[str]], seed: Any) -> None:
+    mounts, immutable = profile
+    layout = built(mounts, immutable)
+    if layout is None:
+        return
+    orders(layout)
+    closed(layout)
+    shuffled = [{k: m[k] for k in reversed(m)} for m in mounts]
+    seed.shuffle(shuffled)
+    other = built(shuffled, immutable)
+    assert other is not None
+    assert [replace(m, at=()) for m in other.mounts] == [replace(m, at=()) for m in layout.mounts]
+    assert other.prepares == layout.prepares
+
+
+def test_the_rich_profile_orders_itself() -> None:
+    layout = layout_of(RICH)
+    orders(layout)
+    closed(layout)
+    assert {m.promise for m in layout.mounts} == set(Promise)
+
+
+def test_the_stage_of_ancestors_and_sources_of_etc() -> None:
+    layout = layout_of(
+        "mounts:\n"
+        "  - {path: /etc/app, type: bind, source: /srv/conf/app, access: rw}\n"
+        "  - {path: /srv/conf, type: bind, source: /var/conf, access: rw}\n"
+        "  - {path: /var, type: overlay, upper: tmpfs}\n"
+        "  - {path: /srv, type: tmpfs}\n"
+        "  - {path: /tmp, type: tmpfs}\n"
+        "  - {path: /etcetera, type: tmpfs}\n"
+    )
+    closed(layout)
+    early = {str(m.where) for m in layout.mounts if m.stage is Stage.INITRD and m.role is Role.DECLARED}
+    assert early == {"/etc/app", "/srv/conf", "/var", "/srv"}
+
+
+@given(st.lists(st.text(min_size=1, max_size=8), min_size=2, max_size=2, unique=True))
+def test_backing_names_are_one_to_one(texts: list[str]) -> None:
+    a, b = (P("/" + t.replace("\0", "0")) for t in texts)
+    assert (backing_name(a) == backing_name(b)) == (str(a).strip("/") == str(b).strip("/"))
+    assert not set(backing_name(a)) - set("=-_.ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
+
+
+def test_backing_names_are_readable() -> None:
+    assert backing_name(P("/var/lib/a-b")) == "var-lib-a=2db"
+    assert backing_name(P("/ä,b")) == "=c3=a4=2cb"
+
+
+def test_sizes_where_the_profile_is_silent() -> None:
+    tmp = at(layout_of("mounts: [{path: /tmp, type: tmpfs}]\n"), "/tmp")
+    assert (tmp.size_bytes, tmp.inodes) == (DEFAULT_SIZE_BYTES, DEFAULT_SIZE_BYTES // 4096)
+    assert tmp.options == ("rw", "nosuid", "nodev", "size=65536k", "nr_inodes=16384", "mode=1777")
+
+
+@pytest.mark.parametrize(("size", "inodes"), [(4096, 1024), (4 << 20, 1024), (64 << 20, 16384)])
+def test_inodes_follow_the_size(size: int, inodes: int) -> None:
+    assert default_inodes(size) == inodes
+
+
+@pytest.mark.parametrize(
+    ("keys", "mode", "uid", "gid"),
+    [
+        ("", 0o2750, 33, 33),
+        (", mode: '0700'", 0o700, 33, 33),
+        (", mode: '0000'", 0, 33, 33),
+        (", owner: daemon", 0o2750, 1, 1),
+        (", group: dialout", 0o2750, 33, 20),
+        (", owner: daemon, group: dialout", 0o2750, 1, 20),
+    ],
+)
+def test_mode_and_owner_are_the_images_unless_said(keys: str, mode: int, uid: int, gid: int) -> None:
+    layout = layout_of(f"mounts: [{{path: /var/www, type: bind, source: tmpfs{keys}}}]\n")
+    mount = at(layout, "/var/www")
+    assert (mount.mode, mount.uid, mount.gid) == (mode, uid, gid)
+    (made,) = layout.prepares
+    assert (made.mode, made.uid, made.gid) == (mode, uid, gid)
+    assert made.seed == IMAGE / "var/www"
+
+
+def test_a_path_the_image_has_not() -> None:
+    layout = layout_of("mounts: [{path: /opt/new/data, type: bind, source: tmpfs}]\n")
+    mount = at(layout, "/opt/new/data")
+    assert (mount.mode, mount.uid, mount.gid) == (0o755, 0, 0)
+    assert layout.prepares[0].seed is None, "nothing to seed from"
+    assert P("/opt/new/data") in layout.mount_points
+    assert P("/opt") in layout.top_level
+
+
+def test_without_a_tree_nothing_is_made_up() -> None:
+    layout = build_layout(profile_of("mounts: [{path: /var/www, type: bind, source: tmpfs}]\n"), None)
+    mount = at(layout, "/var/www")
+    assert (mount.mode, mount.uid, mount.gid) == (None, None, None)
+
+
+def test_directories_are_pinned_from_the_island_up_to_the_root() -> None:
+    layout = layout_of(
+        "immutable: [/var/lib/app/keep/here]\n"
+        "mounts:\n"
+        "  - {path: /var, type: overlay, upper: tmpfs, options: [nosuid, noatime]}\n"
+        "  - {path: /var/lib/app, type: tmpfs, options: [noexec]}\n"
+    )
+    pins = {str(m.where): m for m in layout.mounts if m.role is Role.PIN}
+    # Renaming /var/lib, above the mount that holds the island, would move the island as well.
+    assert set(pins) == {"/var/lib", "/var/lib/app/keep"}
+    assert pins["/var/lib"].options == ("bind", "private", "rw", "nosuid", "noatime")
+    assert pins["/var/lib/app/keep"].options == ("bind", "private", "rw", "noexec")
+    island = at(layout, "/var/lib/app/keep/here")
+    assert (island.what, island.promise) == ("/run/rofs/image/var/lib/app/keep/here", Promise.PINNED_RO)
+
+
+def test_no_island_where_nothing_can_be_written() -> None:
+    layout = layout_of("immutable: [/usr, /etc/ssh]\nmounts: [{path: /var, type: overlay, upper: tmpfs}]\n")
+    assert not [m for m in layout.mounts if m.role in (Role.ISLAND, Role.PIN)]
+
+
+def test_an_island_within_an_island_is_one() -> None:
+    layout = layout_of(
+        "immutable: [/etc/ssh, /etc/ssh/a/b]\nmounts: [{path: /etc, type: overlay, upper: tmpfs}]\n",
+        tree({"/etc/ssh/a/b": Node("dir", 0o755, 0, 0)}),
+    )
+    assert [str(m.where) for m in layout.mounts if m.role is not Role.BACKING][2:] == ["/etc", "/etc/ssh"]
+    assert not layout.is_writable(P("/etc/ssh/a/b"))
+
+
+def test_islands_of_a_mount_that_may_be_missing_may_be_too() -> None:
+    layout = layout_of("immutable: [/srv/a/b]\nmounts: [{path: /srv, type: tmpfs, required: false}]\n")
+    assert [at(layout, p).required for p in ("/srv", "/srv/a", "/srv/a/b")] == [False] * 3
+
+
+@pytest.mark.parametrize(
+    ("source", "flags"), [("/run/app", ("nosuid", "nodev")), ("/var/www", ("noexec",)), ("/usr/share/doc", ())]
+)
+def test_a_bind_says_the_flags_of_what_it_shows(source: str, flags: tuple[str, ...]) -> None:
+    var = "{path: /var, type: overlay, upper: tmpfs, options: [noexec]}"
+    text = f"mounts: [{var}, {{path: /x, type: bind, source: {source}}}]\n"
+    assert at(layout_of(text), "/x").options == ("bind", "private", "ro", *flags)
+
+
+def test_who_owns_a_path() -> None:
+    layout = layout_of(RICH)
+    for path, promise in {
+        "/usr/bin": Promise.IMAGE_RO,
+        "/etc/x": Promise.OVERLAY_TMPFS,
+        "/etc/ssh/x": Promise.PINNED_RO,
+        "/var/lib/x": Promise.PIN,
+        "/var/lib/dpkg/x": Promise.PINNED_RO,
+        "/srv/www/x": Promise.BIND_TMPFS,
+    }.items():
+        assert layout.owner(P(path)).promise is promise, path
+    assert layout.is_writable(P("/var/lib/x")) and not layout.is_writable(P("/srv/doc/x"))
+
+
+def test_top_level_directories() -> None:
+    layout = layout_of(
+        "users: [{name: bob, uid: 1000, home: /data/bob}]\n"
+        "files: [{path: /opt/a/b, content: x}, {path: /bin/c, content: x}, {path: /top, content: x}]\n"
+        "mounts: [{path: /made/here, type: tmpfs}]\n"
+    )
+    found = {str(p) for p in layout.top_level}
+    assert {"/data", "/opt", "/made", "/usr", "/tmp"} <= found
+    assert not found & {"/", "/bin", "/top"}, "the root, a link, a file"
+
+
+def test_mount_points_that_are_missing() -> None:
+    facts = tree()
+    layout = layout_of("mounts: [{path: /var/new, type: tmpfs}, {path: /tmp, type: tmpfs}]\n", facts)
+    assert layout.mount_points == (PurePosixPath("/var/new"),)

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""The mount table, units and fstab of a guest that lies in one place: the check of that place is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from guest import Answer, Guest, content, ran
+from layouts import RICH, entries_of, layout_of
+
+from rofs.layout import Layout
+from rofs.verify.check import Verdict, text
+from rofs.verify.mounts import mount_checks, parse_unit
+
+LAYOUT = layout_of(RICH)
+ENTRIES = entries_of(LAYOUT)
+
+
+def verdict(name: str, guest: Guest, layout: Layout = LAYOUT) -> Verdict:
+    (check,) = [c for c in mount_checks(layout) if c.name.startswith(name)]
+    return guest.ask(check)
+
+
+def guest_with(old: str, new: str) -> Guest:
+    """Another mount table."""
+    guest = Guest(LAYOUT, ENTRIES)
+    assert guest.table.count(old) == 1, old
+    guest.table = guest.table.replace(old, new)
+    return guest
+
+
+def line(path: str) -> str:
+    """The whole line of the table for one path."""
+    (found,) = [row for row in Guest(LAYOUT, ENTRIES).table.splitlines(keepends=True) if row.split(" ")[4] == path]
+    return found
+
+
+def changed(path: str, old: str, new: str) -> Guest:
+    """One word of one line differs."""
+    assert old in line(path), line(path)
+    return guest_with(line(path), line(path).replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "seen"),
+    [
+        ("/tmp", " - tmpfs tmpfs", " - ramfs tmpfs", "type is ramfs, not tmpfs"),
+        ("/tmp", ",size=32768k", "", "size is not set, not 32768k"),
+        ("/tmp", ",size=32768k", ",size=65536k", "size is 65536k, not 32768k"),
+        ("/tmp", ",nr_inodes=8192", "", "nr_inodes is not set"),
+        ("/tmp", "rw,nosuid,nodev", "rw,nodev", "flags are nodev,rw, not nodev,nosuid,rw"),
+        ("/tmp", "rw,nosuid,nodev", "ro,nosuid,nodev", "flags are nodev,nosuid,ro"),
+        ("/tmp", "rw,nosuid,nodev", "rw,nosuid,nodev,noexec", "noexec"),
+        ("/tmp", "inode64", "inode64,mpol=interleave:0", "undeclared options mpol"),
+        ("/tmp", "tmpfs tmpfs", "tmpfs elsewhere", "source is elsewhere, not tmpfs"),
+        ("/var", "lowerdir=/run/rofs/image/var", "lowerdir=/var", "lowerdir is /var"),
+        ("/var", "tmpfs/var/upper", "tmpfs/var/other", "upperdir is /run/rofs/tmpfs/var/other"),
+        ("/var", " - overlay overlay", " - overlay x", "source is x"),
+        ("/var", "workdir=", "metacopy=on,workdir=", "undeclared options metacopy"),
+        ("/", "254:0", "254:16", "the root is on device 254:16, the image's disk is 254:0"),
+        ("/", "ro,relatime", "rw,relatime", "flags are rw, not ro"),
+        ("/etc/ssh", " /etc/ssh /etc/ssh", " /etc /etc/ssh", "shows /etc of 254:0, not /etc/ssh"),
+        ("/etc/ssh", " 254:0 ", " 0:77 ", "shows /etc/ssh of 0:77"),
+        ("/etc/ssh", "ro,relatime", "rw,relatime", "flags are rw, not ro"),
+        ("/srv/data", " /www /srv/data", " /lib /srv/data", "shows /lib"),
+        ("/srv/data", "relatime - ", "relatime master:1 - ", "receives mounts from elsewhere"),
+        ("/srv/www", " /data ", " / ", "shows /"),
+        ("/var/lib", " /lib /var/lib", " /cache /var/lib", "shows /cache"),
+        ("/run/rofs/image", " / /run", " /usr /run", "shows /usr"),
+    ],
+)
+def test_a_mount_that_differs(path: str, old: str, new: str, seen: str) -> None:
+    found = verdict(f"mount: {path} (", changed(path, old, new))
+    assert not found.ok
+    assert seen in found.seen
+
+
+@pytest.mark.parametrize("where", [str(m.where) for m in LAYOUT.mounts])
+def test_each_mount_is_missed_and_seen_twice(where: str) -> None:
+    missing = verdict(f"mount: {where} (", guest_with(line(where), ""))
+    assert not missing.ok and f"nothing is mounted on {where}" in missing.seen
+    twice = verdict(f"mount: {where} (", guest_with(line(where), line(where) + line(where).replace(" - ", " - x")))
+    assert not twice.ok and "mounted 2 times" in twice.seen
+
+
+@pytest.mark.parametrize(("key", "value"), [("mode", 0o777), ("uid", 0), ("gid", 5)])
+def test_the_mounted_root_differs(key: str, value: int) -> None:
+    guest = Guest(LAYOUT, ENTRIES)
+    guest.rules["lstat /srv/www"] = lambda true: {**true, key: value}
+    found = verdict("mount: /srv/www (", guest)
+    assert not found.ok and f"{key} is" in found.seen
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "90 1 0:90 / /usr/local rw - tmpfs tmpfs rw\n",
+        "90 1 0:90 / /dev/shm rw - ramfs tmpfs rw\n",
+        "90 1 0:90 / /run rw - tmpfs tmpfs rw\n",
+        "90 1 0:90 / /proc/sys/fs/binfmt_misc rw - binfmt_misc x rw\n",
+        "90 1 0:90 / /run/credentials/../x.service rw - ramfs none rw\n",
+        "90 1 0:90 / /run/rofs/state rw - ext4 /dev/vdb rw\n",
+        "90 1 0:90 / /etc/machine-id ro - tmpfs tmpfs rw\n",
+        "90 1 0:90 / /sys/fs/cgroup/x rw - cgroup2 cgroup2 rw\n",
+        "90 1\n - \n",
+    ],
+)
+def test_a_mount_nobody_declared(row: str) -> None:
+    guest = Guest(LAYOUT, ENTRIES)
+    guest.table += row
+    found = verdict("nothing undeclared", guest)
+    assert not found.ok and "(" in found.seen
+
+
+def test_a_transient_machine_id_is_the_systems_where_etc_is_read_only() -> None:
+    layout = layout_of("")
+    guest = Guest(layout, ())
+    guest.table += "90 1 0:90 / /etc/machine-id ro - tmpfs tmpfs rw\n"
+    assert verdict("nothing undeclared", guest, layout).ok
+
+
+def test_half_a_table_proves_nothing() -> None:
+    guest = Guest(LAYOUT, ENTRIES)
+    guest.rules["read /proc/1/mountinfo"] = lambda true: {**true, "truncated": True}
+    assert not verdict("nothing undeclared", guest).ok
+
+
+def said(old: str, new: str) -> Callable[[Answer], Answer]:
+    def lie(true: Answer) -> Answer:
+        assert old in text(true), text(true)
+        return {**true, **content(text(true).replace(old, new))}
+
+    return lie
+
+
+@pytest.mark.parametrize(
+    ("op", "lie", "seen"),
+    [
+        ("run", said("/etc/systemd/system/tmp.mount", "/usr/lib/systemd/system/tmp.mount"), "PID 1 uses /usr/lib"),
+        ("run", said("ActiveState=active", "ActiveState=failed"), "it is failed"),
+        ("run", said("FragmentPath=/etc/systemd/system/tmp.mount", "FragmentPath="), "PID 1 uses no file"),
+        ("read /run/systemd/generator/tmp.mount", {"errno": "ENOENT"}, "fstab-generator says nothing"),
+        ("read /run/systemd/generator/tmp.mount", content("not a unit"), "fstab-generator says nothing"),
+        ("read /run/systemd/generator/tmp.mount", content("[Mount\nx"), "fstab-generator says nothing"),
+        ("read /run/systemd/generator/tmp.mount", said("nosuid,", ""), "fstab-generator says"),
+        ("read /run/systemd/generator/tmp.mount", said("Type=tmpfs", "Type=ramfs"), "ramfs"),
+        ("read /run/systemd/generator/tmp.mount", said("What=tmpfs", "What=x"), "fstab-generator says"),
+        ("read /etc/systemd/system/tmp.mount", said("size=32768k", "size=1k"), "the unit in the guest says"),
+        ("lstat /run/systemd/generator/local-fs.target.requires/tmp.mount", {"errno": "ENOENT"}, "does not require it"),
+    ],
+)
+def test_pid_1_sees_another_unit(op: str, lie: Answer | Callable[[Answer], Answer], seen: str) -> None:
+    guest = Guest(LAYOUT, ENTRIES)
+    guest.rules[op] = lie
+    found = verdict("unit: tmp.mount", guest)
+    assert not found.ok and seen in found.seen
+
+
+def test_the_link_of_a_mount_that_may_be_missing_is_a_wish() -> None:
+    guest = Guest(LAYOUT, ENTRIES)
+    guest.rules["lstat /run/systemd/generator/local-fs.target.wants/srv-extra.mount"] = {"errno": "ENOENT"}
+    found = verdict("unit: srv-extra.mount", guest)
+    assert not found.ok and "does not want it" in found.seen
+
+
+@pytest.mark.parametrize(
+    ("op", "lie", "seen"),
+    [
+        ("read /etc/fstab", said("nosuid", "suid"), "another /etc/fstab"),
+        ("run", ran("   [W] /x: target specified more than once\n0 parse errors, 1 warning\n"), "[W] /x"),
+        ("run", ran("Success, no errors or warnings detected\n", status=1), "Success"),
+        ("run", ran("", status=127), "findmnt ended 127"),
+    ],
+)
+def test_another_fstab(op: str, lie: Answer | Callable[[Answer], Answer], seen: str) -> None:
+    guest = Guest(LAYOUT, ENTRIES)
+    guest.rules[op] = lie
+    found = verdict("fstab", guest)
+    assert not found.ok and seen in found.seen
+
+
+def test_units_are_compared_without_what_only_fstab_says() -> None:
+    text = "[Unit]\nX=1\n[Mount]\nWhat=a=b\nWhere=/x;y\nType=none\nOptions=bind,nofail,x-initrd.mount,ro,x-a.b=c\n"
+    assert parse_unit(text) == {"What": "a=b", "Where": "/x;y", "Type": "none", "Options": "bind,ro"}
+    assert parse_unit("") == {}
