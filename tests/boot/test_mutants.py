@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.boot, pytest.mark.needs("sqfs2tar", "unsquashfs", "tar
 Rofs = Callable[..., subprocess.CompletedProcess[str]]
 
 VAR_UNIT, VAR_LINK = f"{UNITS}/var.mount", f"{UNITS}/local-fs.target.requires/var.mount"
-KEYS = "/home/operator/.ssh/authorized_keys"
+KEYS = "/home/technician/.ssh/authorized_keys"
 SIZE = "size=32768k,"
 BEFORE_PID_1 = "# Only verification brings this"
 """The line of /init after which all mounts are made; a mutant's own stand before it."""
@@ -131,7 +131,7 @@ MUTANTS: dict[str, Mutation] = {
         names=["immutable: /etc/shadow", "mount: /etc/shadow"],
         seen=["open-write had an effect", "/etc/shadow of "],
     ),
-    "a key of the operator that others may write": Mutation(
+    "a key of the technician that others may write": Mutation(
         profile="appliance",
         put=[Entry(path=PurePosixPath(KEYS), kind="file", mode=0o666, uid=1000, gid=1000, content=b"another\n")],
         names=["generated: users[0]"],
