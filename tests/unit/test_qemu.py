@@ -211,8 +211,10 @@ def test_what_the_reader_raises_comes_out(qemu: Qemu, tmp_path: Path) -> None:
         ('connection = listener.accept()[0]; sys.exit("qemu: no such kernel")', "no such kernel"),
         ("connection = listener.accept()[0]; connection.sendall(b'no json\\n')", "qemu-system-x86_64: "),
         (
-            "connection = listener.accept()[0]; say({'QMP': {}}); connection.recv(99); "
-            "say({'error': {'desc': 'not today'}})",
+            (
+                "connection = listener.accept()[0]; say({'QMP': {}}); connection.recv(99); "
+                "say({'error': {'desc': 'not today'}})"
+            ),
             "not today",
         ),
     ],
