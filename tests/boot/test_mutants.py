@@ -115,7 +115,7 @@ MUTANTS: dict[str, Mutation] = {
     "an initrd that gives up": Mutation(
         init=initrd_mounts('fail "the mutant says so"'),
         names=["boot: the system boots, answers and powers off"],
-        seen=["rofs: cannot boot: the mutant says so", "Kernel panic - not syncing"],
+        seen=["rofs: the mutant says so", "Kernel panic - not syncing"],
     ),
     "a kernel command line that masks a mount": Mutation(
         cmdline=replaced("ro ", "ro systemd.mask=tmp.mount "),
@@ -135,10 +135,10 @@ MUTANTS: dict[str, Mutation] = {
         profile="appliance",
         put=[Entry(path=PurePosixPath(KEYS), kind="file", mode=0o666, uid=1000, gid=1000, content=b"another\n")],
         names=["generated: users[0]"],
-        seen=[f"{KEYS}: mode is 666, not 600", "the content differs"],
+        seen=[f"{KEYS}: mode is 0666, not 0600", "the content differs"],
     ),
 }
-ON_ARM = ("unit and fstab line gone", "size cap gone")
+ON_ARM = ("unit gone", "size cap gone")
 CASES = [("amd64", name) for name in MUTANTS] + [("arm64", name) for name in ON_ARM]
 
 
