@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -116,6 +116,8 @@ def build(path: Path, options: Options, progress: Progress) -> list[Built]:
     chosen = options.architectures or profile.architectures
     work = [_Job(profile, inputs, ARCHES[name], options, progress) for name in chosen]
     results = stoppable(*(job.build for job in work))
+    with suppress(OSError):  # where nothing was built, nothing is left: not even an empty directory
+        (options.output / profile.name).rmdir()
     if wrong := {name: e for name, e in zip(chosen, results, strict=True) if isinstance(e, ProfileError)}:
         raise _join(wrong, len(chosen))
     errors = [e for e in results if isinstance(e, BaseException)]

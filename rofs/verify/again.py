@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from rofs.errors import MachineError
 from rofs.image.manifest import check_outputs
@@ -13,7 +12,7 @@ from rofs.machine.accel import find_accel
 from rofs.machine.arch import ARCHES
 from rofs.progress import Progress
 from rofs.run import stoppable
-from rofs.store import default_cache_dir
+from rofs.store import default_cache_dir, workspace
 from rofs.verify.contract import load_contract
 from rofs.verify.report import Report, write_report
 from rofs.verify.session import Session, verify_image
@@ -32,8 +31,8 @@ def verify_again(image: Path, reports: Path, use_manifest: bool, progress: Progr
 
     def boots() -> Session:
         accel = find_accel(ARCHES[contract.architecture], default_cache_dir())
-        with TemporaryDirectory(prefix="rofs-verify-") as work:
-            return verify_image(image, contract, accel, Path(work), logs, progress)
+        with workspace(default_cache_dir() / "verify") as work:  # which also clears what a killed one left
+            return verify_image(image, contract, accel, work, logs, progress)
 
     session = stoppable(boots)[0]
     if isinstance(session, BaseException):

@@ -51,4 +51,4 @@ def test_an_unknown_name_is_refused_at_its_place(
         at = f"{profile}:{place_of(text, word)}: error: "
         assert [word in line for line in errors if line.startswith(at)] == [True], result.stderr
     assert len(errors) == len(words), result.stderr
-    assert [p for p in output.rglob("*") if p.is_file()] == []
+    assert list(output.rglob("*")) == []
