@@ -36,7 +36,7 @@ from rofs.profile import Profile, load_profile
 from rofs.progress import Progress
 from rofs.run import run, stoppable
 from rofs.sources.apt import find_host_sources
-from rofs.sources.debian import DROP, UnknownPackage, fetch_tree, read_packages
+from rofs.sources.debian import DROP, UnknownPackage, fetch_tree, read_packages, sweep_scratch
 from rofs.sources.kernel import Boot, fetch_boot, load_boot
 from rofs.store import Cache, default_cache_dir, publish, workspace
 from rofs.treefacts import TreeFacts, read_facts
@@ -113,6 +113,7 @@ def build(path: Path, options: Options, progress: Progress) -> list[Built]:
     profile, inputs, warnings = load(path)
     for warning in warnings:
         progress.note(str(warning))
+    sweep_scratch()
     chosen = options.architectures or profile.architectures
     work = [_Job(profile, inputs, ARCHES[name], options, progress) for name in chosen]
     results = stoppable(*(job.build for job in work))

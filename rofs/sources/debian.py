@@ -13,7 +13,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from rofs.errors import SourceError, ToolError
@@ -229,17 +229,38 @@ def scratch(*, root: bool, log: Path | None = None, base: Path | None = None) ->
     if state.st_uid != os.geteuid() or home.is_symlink():
         raise SourceError(f"{home} belongs to somebody else (remove it)")
     home.chmod(0o755)  # whatever the umask
-    for stale in sorted(home.glob("work-*")):
-        with _locked(stale) as free:
-            if free:
-                remove_tree(stale, root=root, log=log)
-    work = Path(tempfile.mkdtemp(prefix="work-", dir=home))
-    with _locked(work):
+    with ExitStack() as held:
+        with _sweeping(home, root=root, log=log):
+            work = Path(tempfile.mkdtemp(prefix="work-", dir=home))
+            held.enter_context(_locked(work))
         work.chmod(0o755)
         try:
             yield work
         finally:
             remove_tree(work, root=root, log=log)
+
+
+def sweep_scratch(*, base: Path | None = None) -> None:
+    """Remove what killed runs left; a build that finds its tree in the cache would not pass by there."""
+    home = (base or BASE) / f"rofs-{os.geteuid()}"
+    if home.is_dir() and not home.is_symlink():
+        with _sweeping(home, root=os.geteuid() == 0, log=None):
+            pass
+
+
+@contextmanager
+def _sweeping(home: Path, *, root: bool, log: Path | None) -> Iterator[None]:
+    """Remove what nobody holds. Until the context ends nobody else sweeps: what is made in it can be locked first."""
+    fd = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        for stale in sorted(home.glob("work-*")):
+            with _locked(stale) as free:
+                if free:
+                    remove_tree(stale, root=root, log=log)
+        yield
+    finally:
+        os.close(fd)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from rofs.sources.debian import (
     path_options,
     require_user_namespace,
     scratch,
+    sweep_scratch,
 )
 
 SOURCE = DebianSource(
@@ -237,6 +239,29 @@ def test_scratch_removes_what_killed_runs_left_and_not_what_others_use(tmp_path:
     with scratch(root=True, base=tmp_path):
         assert not (home / "work-stale").exists() and (home / "work-used").exists()
     os.close(fd)
+
+
+def test_sweeping_alone_removes_what_killed_runs_left(tmp_path: Path) -> None:
+    sweep_scratch(base=tmp_path)  # nothing there yet, and nothing made
+    assert list(tmp_path.iterdir()) == []
+    home = tmp_path / f"rofs-{os.geteuid()}"
+    for name in ("work-stale", "work-used"):
+        (home / name / "below").mkdir(parents=True)
+    fd = os.open(home / "work-used", os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    sweep_scratch(base=tmp_path)
+    assert [p.name for p in home.iterdir()] == ["work-used"]
+    os.close(fd)
+
+
+def test_scratches_made_at_once_never_sweep_each_other(tmp_path: Path) -> None:
+    def use(number: int) -> bool:
+        with scratch(root=True, base=tmp_path) as work:
+            (work / "mine").write_text(str(number))
+            return (work / "mine").read_text() == str(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(use, range(200)))
 
 
 def test_scratch_refuses_a_link_in_its_place(tmp_path: Path) -> None:
