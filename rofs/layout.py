@@ -25,6 +25,7 @@ IMAGE = RUN / "image"
 BACKING = RUN / "tmpfs"
 ROOT = PurePosixPath("/")
 ETC = PurePosixPath("/etc")
+UNIT_DIR = PurePosixPath("/etc/systemd/system")
 SYSTEM_OWNED = tuple(PurePosixPath(p) for p in ("/run", "/dev", "/proc", "/sys"))
 REQUIRED_DIRECTORIES = ("/run", "/dev", "/proc", "/sys", "/tmp", "/var/tmp")  # noqa: S108 - in the image
 """Nobody can create a mount point on a read-only root (note 28)."""
@@ -353,7 +354,7 @@ class _Builder:
     def in_image(self, path: PurePosixPath) -> bool:
         """Whether the finished image has something there: from the packages, `files` or `users`."""
         made = {p for f in self.profile.files for p in (f.path, *f.path.parents)}
-        homes = {user.home or PurePosixPath("/home", user.name) for user in self.profile.users}
+        homes = {user.home_path for user in self.profile.users}
         return self.facts is None or self.facts.lookup(path) is not None or path in made | homes
 
     def mount_points(self) -> tuple[PurePosixPath, ...]:
@@ -368,7 +369,7 @@ class _Builder:
         found = {PurePosixPath(p) for p, n in self.facts.nodes.items() if p.count("/") == 1 and n.kind == "dir"}
         made = {PurePosixPath("/", d.path.parts[1]) for d in self.profile.mounts}
         made |= {PurePosixPath("/", f.path.parts[1]) for f in self.profile.files if len(f.path.parts) > 2}
-        made |= {PurePosixPath("/", (u.home or PurePosixPath("/home", u.name)).parts[1]) for u in self.profile.users}
+        made |= {PurePosixPath("/", u.home_path.parts[1]) for u in self.profile.users}
         links = {p for p in made if (n := self.facts.node(p)) is not None and n.kind == "symlink"}
         return tuple(sorted((found | made | {PurePosixPath("/", "tmp")}) - links - {ROOT}))
 
@@ -391,7 +392,7 @@ def find_primary_gid(profile: Profile, facts: TreeFacts | None, name: str) -> in
     """The number of a user's own group."""
     for user in profile.users:
         if user.name == name:
-            return user.uid if user.gid is None else user.gid
+            return user.primary_gid
     account = facts.users().get(name) if facts else None
     return account.gid if account else None
 

@@ -52,6 +52,16 @@ class User:
     authorized_keys: tuple[str, ...]
     at: KeyPath
 
+    @property
+    def home_path(self) -> PurePosixPath:
+        """Where the user lives."""
+        return self.home or PurePosixPath("/home", self.name)
+
+    @property
+    def primary_gid(self) -> int:
+        """The number of the primary group."""
+        return self.uid if self.gid is None else self.gid
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DotFiles:

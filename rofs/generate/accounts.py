@@ -48,7 +48,7 @@ def home_of(profile: Profile, facts: TreeFacts | None, name: str) -> PurePosixPa
     """Where a user of the profile or of the tree lives."""
     for user in profile.users:
         if user.name == name:
-            return user.home or PurePosixPath("/home", name)
+            return user.home_path
     account = facts.users().get(name) if facts else None
     return account.home if account else None
 
@@ -59,8 +59,8 @@ def _lines(facts: TreeFacts, name: str) -> list[str]:
 
 
 def _add(tables: dict[str, list[str]], user: User, day: int) -> None:
-    gid = user.uid if user.gid is None else user.gid
-    home = user.home or PurePosixPath("/home", user.name)
+    gid = user.primary_gid
+    home = user.home_path
     tables["passwd"].append(f"{user.name}:x:{user.uid}:{gid}:{user.comment}:{home}:{user.shell}")
     tables["shadow"].append(f"{user.name}:*:{day}:0:99999:7:::")
     if not any(line.split(":")[2:3] == [str(gid)] for line in tables["group"]):
@@ -79,8 +79,8 @@ def _join(line: str, user: User) -> str:
 
 def _home(user: User, keys: tuple[str, ...]) -> list[Entry]:
     why = render_key_path(user.at)
-    uid, gid = user.uid, user.uid if user.gid is None else user.gid
-    home = user.home or PurePosixPath("/home", user.name)
+    uid, gid = user.uid, user.primary_gid
+    home = user.home_path
     entries = [Entry(path=home, kind="dir", mode=0o755, uid=uid, gid=gid, why=why)]
     if keys:
         content = "".join(f"{key}\n" for key in keys).encode()

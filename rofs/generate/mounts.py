@@ -10,9 +10,8 @@ from rofs.entry import Entry
 from rofs.errors import render_key_path
 from rofs.generate.escape import unit_name
 from rofs.generate.render import render
-from rofs.layout import Layout, Mount, Role, Stage
+from rofs.layout import UNIT_DIR, Layout, Mount, Role, Stage
 
-UNIT_DIR = PurePosixPath("/etc/systemd/system")
 _PLAIN = re.compile(r"[^\s,%'\"\\]+")
 
 

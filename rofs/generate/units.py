@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from rofs.entry import Entry
+from rofs.layout import UNIT_DIR
 from rofs.profile import Profile
 from rofs.treefacts import TreeFacts
 
-UNIT_DIR = PurePosixPath("/etc/systemd/system")
 UNIT_PATHS = (
     UNIT_DIR,
     PurePosixPath("/usr/local/lib/systemd/system"),

@@ -98,7 +98,7 @@ def _differences(entry: Entry, stat: Facts, content: bytes | None) -> Iterator[s
 
 def _user_check(layout: Layout, user: User) -> Check:
     home = home_of(layout.profile, None, user.name)
-    gid = user.uid if user.gid is None else user.gid
+    gid = user.primary_gid
     line = f"{user.name}:x:{user.uid}:{gid}:{user.comment}:{home}:{user.shell}"
     return Check(
         promise="user", subject=user.name, at=user.at,

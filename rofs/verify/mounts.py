@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from rofs.generate.escape import unit_name
-from rofs.generate.mounts import UNIT_DIR, render_fstab, render_unit
-from rofs.layout import Layout, Mount, Promise, Role
+from rofs.generate.mounts import render_fstab, render_unit
+from rofs.layout import UNIT_DIR, Layout, Mount, Promise, Role
 from rofs.verify import probe_wire as wire
 from rofs.verify.check import Check, Facts, Verdict, broken, data, decide, kept, text, trouble
 from rofs.verify.mountinfo import Row, covering, parse_mountinfo

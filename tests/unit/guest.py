@@ -13,8 +13,8 @@ from layouts import P
 
 from rofs.entry import Entry
 from rofs.generate.escape import fstab_field, unit_name
-from rofs.generate.mounts import UNIT_DIR, render_fstab, render_unit
-from rofs.layout import Layout, Mount, Promise, Role, image_path, is_within
+from rofs.generate.mounts import render_fstab, render_unit
+from rofs.layout import UNIT_DIR, Layout, Mount, Promise, Role, image_path, is_within
 from rofs.verify.check import Check, Verdict
 from rofs.verify.mounts import GENERATOR_DIR
 from rofs.verify.probe_wire import Op, quote

@@ -15,8 +15,8 @@ from layouts import HOSTILE, RICH, P, layout_of
 
 from rofs.entry import Entry
 from rofs.generate.escape import unit_name
-from rofs.generate.mounts import UNIT_DIR, mount_entries, render_fstab, render_unit
-from rofs.layout import Layout
+from rofs.generate.mounts import mount_entries, render_fstab, render_unit
+from rofs.layout import UNIT_DIR, Layout
 from rofs.verify.mounts import parse_unit
 
 GENERATOR = Path("/usr/lib/systemd/system-generators/systemd-fstab-generator")

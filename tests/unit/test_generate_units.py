@@ -11,8 +11,9 @@ from layouts import NO_INPUTS, P, profile_of, tree
 
 from rofs.entry import Entry
 from rofs.generate import file_entries
-from rofs.generate.units import MISFIRING_TIMERS, UNIT_DIR, expand, parse_install, unit_entries
+from rofs.generate.units import MISFIRING_TIMERS, expand, parse_install, unit_entries
 from rofs.inputs import Inputs
+from rofs.layout import UNIT_DIR
 from rofs.treefacts import TreeFacts
 
 LIB = "/usr/lib/systemd/system/"
