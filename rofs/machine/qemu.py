@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """A kernel, an initrd and disks -> QEMU's command line, and how that boot went.
 
-The guest has no network and one way to speak: the virtio-serial port, which is QEMU's stdout. Its
-console goes to a file. QEMU starts paused, says over QMP which accelerator it uses, then runs; it
+The guest speaks through the virtio-serial port, which is QEMU's stdout. Its console goes to a file.
+Its network ends inside QEMU: DHCP gives it an address, nothing it sends reaches the host or the
+outside, and the host reaches it through one forwarded port at most, on the loopback. QEMU starts
+paused, says over QMP which accelerator it uses and which port of the host it forwards, then runs; it
 also says there why it ended, since its exit status is 0 for a power-off and a panic alike.
 """
 
@@ -10,12 +12,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rofs.errors import Interrupted, MachineError, ToolError
 from rofs.machine.accel import Accel, AccelName, accel_args, query_accel
@@ -27,20 +30,29 @@ MIB = 1024 * 1024
 PROBE_PORT = "rofs.probe"
 QMP_SOCKET = "qmp.sock"
 CONNECT_EVERY_S = 0.02
+LOG_SECTOR_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """One disk of the guest; the first is /dev/vda."""
+    """One disk of the guest; the first is /dev/vda.
+
+    `write_log` gets every write and flush of the boot, in the format of the kernel's dm-log-writes with
+    sectors of 512 bytes; its superblock counts the entries up to the last flush.
+    """
 
     path: Path
     format: Literal["raw", "qcow2"]
     read_only: bool = False
+    write_log: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boot:
-    """A boot to be done. `work` is a directory for QEMU's own files, `console` where the console goes."""
+    """A boot to be done. `work` is a directory for QEMU's own files, `console` where the console goes.
+
+    `forward` is a TCP port of the guest that the host shall reach; `boot` says by which of its own.
+    """
 
     arch: Arch
     accel: Accel
@@ -53,6 +65,7 @@ class Boot:
     memory_bytes: int = 512 * MIB
     smp: int = 2
     port: str = PROBE_PORT
+    forward: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,15 +90,29 @@ def _escaped(value: Path) -> str:
 def _disk_args(number: int, disk: Disk) -> list[str]:
     """A block device in JSON, where no path needs escaping, and the virtio disk on it."""
     name = f"disk{number}"
-    file = {"driver": "file", "filename": str(disk.path.absolute())}
-    node = {"driver": disk.format, "node-name": name, "read-only": disk.read_only, "file": file}
-    return ["-blockdev", json.dumps(node), "-device", f"virtio-blk-pci,drive={name}"]
+    node: dict[str, Any] = {"driver": disk.format, "read-only": disk.read_only, "file": _file_node(disk.path)}
+    device = f"virtio-blk-pci,drive={name}"
+    if disk.write_log is not None:
+        log = {"log": _file_node(disk.write_log), "log-append": False, "log-sector-size": LOG_SECTOR_BYTES}
+        node = {"driver": "blklogwrites", "file": node, **log}
+        device += ",write-zeroes=off"  # QEMU before 9.0 garbles the log of these (its commit a9c8ea95470c)
+    return ["-blockdev", json.dumps({"node-name": name, **node}), "-device", device]
+
+
+def _file_node(path: Path) -> dict[str, str]:
+    return {"driver": "file", "filename": str(path.absolute())}
+
+
+def _net_args(forward: int | None) -> list[str]:
+    """A network of QEMU's own with nothing behind it; port 0 of the host lets its kernel choose."""
+    hostfwd = "" if forward is None else f",hostfwd=tcp:127.0.0.1:0-:{forward}"
+    return ["-netdev", f"user,id=net,restrict=on{hostfwd}", "-device", "virtio-net-pci,netdev=net,romfile="]
 
 
 def qemu_argv(request: Boot) -> list[str]:
     """QEMU's command line; it must run in `request.work`, and waits for `cont` on its QMP socket."""
     arch = request.arch
-    argv = [arch.qemu, "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none"]
+    argv = [arch.qemu, "-nodefaults", "-no-user-config", "-display", "none"]
     argv += accel_args(arch, request.accel.name)
     argv += ["-smp", str(request.smp), "-m", f"{-(-request.memory_bytes // MIB)}M"]
     argv += ["-no-reboot", "-rtc", "base=utc", "-S"]
@@ -96,41 +123,74 @@ def qemu_argv(request: Boot) -> list[str]:
     argv += ["-device", "virtio-serial-pci", "-chardev", "stdio,id=probe,signal=off"]
     argv += ["-device", f"virtserialport,chardev=probe,name={request.port}"]
     argv += ["-object", "rng-builtin,id=entropy", "-device", "virtio-rng-pci,rng=entropy"]
+    argv += _net_args(request.forward)  # before the disks: its slot, which names it in the guest, stays the same
     for number, disk in enumerate(request.disks):
         argv += _disk_args(number, disk)
     argv += ["-kernel", str(request.kernel.absolute()), "-initrd", str(request.initrd.absolute())]
     return [*argv, "-append", request.cmdline]
 
 
-class _Overseer(threading.Thread):
-    """Asks a starting QEMU for its accelerator, lets the guest go, and listens for why it ends."""
+def find_forward(qmp: Qmp, guest_port: int) -> int:
+    """The host's port that a running QEMU forwards to `guest_port`, by its own word."""
+    said = " ".join(str(qmp.execute("human-monitor-command", command_line="info usernet")).split())
+    found = re.search(rf"TCP\[HOST_FORWARD\] \d+ 127\.0\.0\.1 (\d+) \S+ {guest_port} ", said)
+    if found is None:
+        raise MachineError(f"QEMU does not forward to the guest's port {guest_port}: {said or 'no network'}")
+    return int(found[1])
 
-    def __init__(self, socket: Path) -> None:
+
+class _Overseer(threading.Thread):
+    """Asks a starting QEMU for accelerator and port, lets the guest go, and listens for why it ends."""
+
+    def __init__(self, socket: Path, forward: int | None, on_forward: Callable[[int], None] | None) -> None:
         super().__init__(name="rofs-qmp", daemon=True)
         self._socket, self._over = socket, threading.Event()
+        self._forward, self._on_forward = forward, on_forward
         self.accel: AccelName | None = None
         self.ended = ""
         self.error: Exception | None = None
+        self.failure: Exception | None = None
 
     def run(self) -> None:
         """From the first answer of the socket to the end of QEMU."""
+        try:
+            qmp = self._connect()
+            if qmp is not None:
+                with qmp:
+                    self._oversee(qmp)
+        except (MachineError, OSError, ValueError, LookupError) as error:
+            self.error = error
+
+    def _connect(self) -> Qmp | None:
+        """The monitor, as soon as there is one; None if QEMU was gone before."""
         while not self._over.is_set():
             try:
-                with Qmp(self._socket) as qmp:
-                    self._oversee(qmp)
-                return
+                return Qmp(self._socket)
             except (FileNotFoundError, ConnectionRefusedError):
                 self._over.wait(CONNECT_EVERY_S)
-            except (MachineError, OSError, ValueError, LookupError) as error:
-                self.error = error
-                return
+        return None
 
     def _oversee(self, qmp: Qmp) -> None:
-        self.accel = query_accel(qmp)
-        qmp.execute("cont")
+        try:
+            accel = query_accel(qmp)
+            port = None if self._forward is None else find_forward(qmp, self._forward)
+        except (MachineError, ValueError, LookupError):
+            qmp.execute("quit")  # or it would stay paused until the time is up
+            raise
+        self.accel = accel
+        qmp.execute("cont" if self._told(port) else "quit")
         for event in qmp.events():
             if event.get("event") == "SHUTDOWN":
                 self.ended = str(event["data"]["reason"])
+
+    def _told(self, port: int | None) -> bool:
+        """Hand on the port; whether the guest may go."""
+        if port is not None and self._on_forward is not None:
+            try:
+                self._on_forward(port)
+            except Exception as error:  # noqa: BLE001 -- raised by boot() in the caller's thread
+                self.failure = error
+        return self.failure is None
 
     def finish(self) -> None:
         """QEMU is gone: stop looking for it and read what it said last."""
@@ -171,17 +231,23 @@ class _Port:
 
 
 def boot(
-    request: Boot, on_line: Callable[[str], None], *, timeout_s: float = 300, log: Path | None = None
+    request: Boot,
+    on_line: Callable[[str], None],
+    *,
+    on_forward: Callable[[int], None] | None = None,
+    timeout_s: float = 300,
+    log: Path | None = None,
 ) -> BootResult:
     """Boot and wait for the end; `on_line` gets each line of the probe's port, in a thread of its own.
 
-    A guest that hangs or crashes is a result. What `on_line` raises is raised after the boot.
+    `on_forward` gets the host's port for `request.forward`, in a thread of its own, before the guest
+    runs. A guest that hangs or crashes is a result. What `on_line` raises is raised after the boot;
+    what `on_forward` raises is raised instead of it.
     MachineError: QEMU could not start, or never answered. Interrupted: somebody stopped it.
     """
-    request.work.mkdir(parents=True, exist_ok=True)
-    for stale in (request.work / QMP_SOCKET, request.console):
-        stale.unlink(missing_ok=True)
-    port, overseer = _Port(on_line), _Overseer(request.work / QMP_SOCKET)
+    _prepare(request)
+    port = _Port(on_line)
+    overseer = _Overseer(request.work / QMP_SOCKET, request.forward, on_forward)
     began = time.monotonic()
     overseer.start()
     error: ToolError | None = None
@@ -194,8 +260,9 @@ def boot(
         port.finish()
         overseer.finish()
     seconds = time.monotonic() - began
-    if port.failure is not None:
-        raise port.failure
+    failure = overseer.failure or port.failure
+    if failure is not None:
+        raise failure
     if overseer.accel is None:
         raise MachineError(_no_start(request, error, overseer.error))
     if error is None and overseer.ended == "host-signal":
@@ -208,6 +275,16 @@ def boot(
         accel_seen=overseer.accel,
         console=_read_console(request.console),
     )
+
+
+def _prepare(request: Boot) -> None:
+    """No leftovers of another boot; QEMU wants its write logs to exist."""
+    request.work.mkdir(parents=True, exist_ok=True)
+    for stale in (request.work / QMP_SOCKET, request.console):
+        stale.unlink(missing_ok=True)
+    for disk in request.disks:
+        if disk.write_log is not None:
+            disk.write_log.write_bytes(b"")
 
 
 def _judge(error: ToolError | None, ended: str, *, timed_out: bool) -> tuple[Literal["off", "timeout", "crash"], str]:

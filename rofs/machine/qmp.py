@@ -55,9 +55,12 @@ class Qmp:
         message: dict[str, Any] = json.loads(line)
         return message
 
-    def execute(self, command: str) -> Any:
-        """Run a command without arguments and return what it says; events meanwhile are kept."""
-        self._socket.sendall(json.dumps({"execute": command}).encode() + b"\r\n")
+    def execute(self, command: str, **arguments: Any) -> Any:
+        """Run a command and return what it says; events meanwhile are kept. `_` in an argument's name is `-`."""
+        request: dict[str, Any] = {"execute": command}
+        if arguments:
+            request["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
+        self._socket.sendall(json.dumps(request).encode() + b"\r\n")
         while True:
             message = self._receive()
             if "return" in message:

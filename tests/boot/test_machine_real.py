@@ -4,8 +4,13 @@
 from __future__ import annotations
 
 import io
+import socket
+import struct
 import tarfile
+import threading
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
@@ -33,7 +38,11 @@ MODULES = (
     "virtio_pci",
     "virtio_console",
     "virtio_blk",
+    "failover",
+    "net_failover",
+    "virtio_net",
 )
+ECHO_PORT = 7
 
 INIT = r"""#!/bin/busybox sh
 b=/bin/busybox
@@ -56,11 +65,31 @@ case " $($b cat /proc/cmdline) " in
     echo "vda $($b head -c 1048876 /dev/vda | $b sha256sum | $b cut -d' ' -f1)" >&3
     $b seq 1 20000 >&3
     ;;
-*" do=write "*) echo written | $b dd of=/dev/vda seek=1000 2>/dev/null; $b sync ;;
+*" do=write "*) echo written | $b dd of=/dev/vda seek=1000 conv=fsync 2>/dev/null ;;
+*" do=net "*)
+    $b ip link set eth0 up
+    $b udhcpc -n -q -f -i eth0 -s /lease >/dev/null 2>&1
+    $b cat /leased >&3
+    read -r answer <<EOF
+$($b nc -w 5 10.0.2.2 "$out" </dev/null 2>&1)
+EOF
+    echo "the host says: $answer" >&3
+    echo welcome | $b nc -l -p @PORT@ &
+    until $b grep -q '^ *[0-9]*: [0-9A-F]*:000@PORT@ [0-9A-F:]* 0A ' /proc/net/tcp /proc/net/tcp6; do $b sleep 0.1; done
+    echo listening >&3
+    wait
+    ;;
 *" do=panic "*) exit 3 ;;
 *" do=hang "*) while :; do $b sleep 1000; done ;;
 esac
 $b poweroff -f
+"""
+
+
+LEASE = """#!/bin/busybox sh
+[ "$1" = bound ] || exit 0
+/bin/busybox ifconfig eth0 "$ip" netmask "$subnet"
+echo "lease $ip, router ${router:-none}" >/leased
 """
 
 
@@ -103,29 +132,34 @@ class Guest:
     def __init__(self, arch: Arch, files: BootFiles, directory: Path) -> None:
         self.arch, self.files, self.directory = arch, files, directory
         modules = _modules(files.modules_tar)
-        init = INIT.replace("@MODULES@", " ".join(f"{name}.ko" for name in modules))
+        init = INIT.replace("@MODULES@", " ".join(f"{name}.ko" for name in modules)).replace("@PORT@", str(ECHO_PORT))
         tree = {"bin": (0o40755, b""), "dev": (0o40755, b""), "init": (0o100755, init.encode())}
+        tree["lease"] = (0o100755, LEASE.encode())
         tree["bin/busybox"] = (0o100755, files.busybox.read_bytes())
         tree |= {f"{name}.ko": (0o100644, data) for name, data in modules.items()}
         self.initrd = directory / "initrd"
         self.initrd.write_bytes(_cpio(tree))
 
-    def boot(self, do: str, disk: Disk, *, timeout_s: float = 300) -> tuple[BootResult, list[str]]:
-        """Boot with `do=` on the command line -> the result and the lines on the port."""
+    def request(self, do: str, *disks: Disk, forward: int | None = None) -> Boot:
+        """A boot with `do=` on the command line."""
         work = self.directory / f"{do}, with a comma"
-        request = Boot(
+        return Boot(
             arch=self.arch,
             accel=TCG,
             kernel=self.files.vmlinuz,
             initrd=self.initrd,
-            cmdline=f"console={self.arch.console} panic=-1 do={do}",
-            disks=(disk,),
+            cmdline=f"console={self.arch.console} panic=-1 do={do} ",
+            disks=disks,
             work=work,
             console=work / "console.log",
             memory_bytes=256 * 1024 * 1024,
+            forward=forward,
         )
+
+    def boot(self, do: str, disk: Disk, *, timeout_s: float = 300) -> tuple[BootResult, list[str]]:
+        """Boot -> the result and the lines on the port."""
         lines: list[str] = []
-        return boot(request, lines.append, timeout_s=timeout_s, log=self.directory / "log"), lines
+        return boot(self.request(do, disk), lines.append, timeout_s=timeout_s, log=self.directory / "log"), lines
 
 
 @pytest.fixture(scope="module", params=list(ARCHES))
@@ -166,6 +200,97 @@ def test_what_a_guest_writes_is_seen_and_stays_off_the_base(guest: Guest, base: 
     extents = allocated(overlay)
     assert any(e.start_bytes <= 512000 < e.start_bytes + e.size_bytes for e in extents), extents
     assert base.read_bytes() == before
+
+
+def _replay(log: bytes, disk: bytearray) -> int:
+    """Do to `disk` what a log of dm-log-writes says was written -> the number of flushes."""
+    magic, version, entries, sector_bytes = struct.unpack_from("<QQQI", log)
+    assert (magic, version, sector_bytes) == (0x6A736677736872, 1, 512)
+    at, flushes = 512, 0
+    for _ in range(entries):
+        sector, sectors, flags, _ = struct.unpack_from("<QQQQ", log, at)
+        assert not flags & ~1, "neither FUA nor discard"
+        at += 512
+        disk[sector * 512 : (sector + sectors) * 512] = log[at : at + sectors * 512]
+        at += sectors * 512
+        flushes += flags & 1
+    return flushes
+
+
+@pytest.mark.needs("qemu-system-x86_64", "qemu-system-aarch64")
+def test_a_write_log_holds_every_write_and_flush(guest: Guest, tmp_path: Path) -> None:
+    path, log = tmp_path / "disk", tmp_path / "log,"
+    before = b"\x5a" * (1024 * 1024)
+    path.write_bytes(before)
+    result, _ = guest.boot("write", Disk(path=path, format="raw", write_log=log))
+    assert result.status == "off", result
+    replayed = bytearray(before)
+    assert _replay(log.read_bytes(), replayed) > 0
+    assert replayed[512000:512008] == b"written\n"
+    assert replayed == path.read_bytes()
+
+
+def _sockets(word: str) -> set[tuple[str, str, str]]:
+    """(family, address, state) of every socket of the processes with `word` on their command line."""
+    inodes = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # gone meanwhile, or another user's
+            if word in (process / "cmdline").read_text():
+                inodes |= {link.readlink().name for link in (process / "fd").iterdir()}
+    assert any(name.startswith("socket:") for name in inodes), "the monitor's is one"
+    found = set()
+    for family in ("tcp", "tcp6", "udp", "udp6", "raw", "raw6"):
+        for row in Path("/proc/net", family).read_text().splitlines()[1:]:
+            fields = row.split()
+            if f"socket:[{fields[9]}]" in inodes:
+                found.add((family, fields[1], fields[3]))
+    return found
+
+
+@pytest.mark.needs("qemu-system-x86_64", "qemu-system-aarch64")
+@pytest.mark.parametrize("forward", [None, ECHO_PORT])
+def test_qemu_listens_on_the_loopback_alone(forward: int | None, guest: Guest) -> None:
+    request = guest.request("read", forward=forward)
+    seen: list[tuple[int | None, set[tuple[str, str, str]]]] = []
+
+    def look(port: int | None) -> None:
+        seen.append((port, _sockets(str(guest.directory))))
+
+    result = boot(request, lambda line: look(None) if "hello" in line else None, on_forward=look)
+    assert result.status == "off", result
+    assert [port is None for port, _ in seen] == ([True] if forward is None else [False, True])
+    listening = set() if forward is None else {("tcp", f"0100007F:{seen[0][0]:04X}", "0A")}
+    assert [sockets for _, sockets in seen] == [listening] * len(seen)
+
+
+@pytest.mark.needs("qemu-system-x86_64", "qemu-system-aarch64")
+def test_the_guest_is_reached_and_reaches_nobody(guest: Guest) -> None:
+    """10.0.2.2 is the host's loopback to a guest of QEMU's, unless it is cut off."""
+    lines: list[str] = []
+    ports: list[int] = []
+
+    def on_line(line: str) -> None:
+        lines.append(line)
+        if line == "listening":
+            with socket.create_connection(("127.0.0.1", ports[0]), timeout=60) as connection:
+                lines.append(connection.makefile().readline())
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_shout, args=(listener,), daemon=True).start()
+        request = guest.request("net", forward=ECHO_PORT)
+        request = replace(request, cmdline=f"{request.cmdline} out={listener.getsockname()[1]}")
+        result = boot(request, on_line, on_forward=ports.append)
+    assert result.status == "off", result
+    assert lines[1] == "lease 10.0.2.15, router none"
+    assert lines[2].startswith("the host says: nc: "), lines
+    assert lines[3:] == ["listening", "welcome\n"]
+
+
+def _shout(listener: socket.socket) -> None:
+    with suppress(OSError):
+        while True:
+            with listener.accept()[0] as connection:
+                connection.sendall(b"come in\n")
 
 
 @pytest.mark.needs("qemu-system-x86_64", "qemu-system-aarch64")

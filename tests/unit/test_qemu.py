@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,24 @@ def serve(kvm=False):
     connection = listener.accept()[0]
     connection.sendall(b'{{"QMP": {{}}}}\\r\\n')
     for line in connection.makefile():
-        command = json.loads(line)["execute"]
+        request = json.loads(line)
+        command = request["execute"]
         say({{"event": "NOISE", "data": {{}}}})
-        say({{"return": {{"present": True, "enabled": kvm}} if command == "query-kvm" else {{}}}})
+        say({{"return": answer(command, request.get("arguments"), kvm)}})
         if command == "cont":
             return
+        if command == "quit":
+            end("host-qmp-quit")
+            sys.exit(0)
+
+def answer(command, arguments, kvm):
+    if command == "query-kvm":
+        return {{"present": True, "enabled": kvm}}
+    if command == "human-monitor-command":
+        return usernet if arguments == {{"command-line": "info usernet"}} else "unknown command"
+    return {{}}
+
+usernet = {usernet!r}
 
 def say(message):
     connection.sendall(json.dumps(message).encode() + b"\\r\\n")
@@ -40,6 +54,15 @@ def end(reason):
     say({{"event": "SHUTDOWN", "data": {{"guest": True, "reason": reason}}}})
 
 """
+
+
+# As QEMU 7.2 prints it; a connection from outside of the guest's is a row too.
+USERNET = (
+    "Hub -1 (net):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n"
+    "  TCP[ESTABLISHED]   9       127.0.0.1 40000       10.0.2.15    22     0     0\r\n"
+    "  TCP[HOST_FORWARD]   7       127.0.0.1 44066       10.0.2.15    80     0     0\r\n"
+    "  TCP[HOST_FORWARD]   8       127.0.0.1 44067       10.0.2.15    22     0     0\r\n"
+)
 
 
 def request(tmp_path: Path, name: str = "amd64", **changes: object) -> Boot:
@@ -66,7 +89,8 @@ def _values(argv: list[str], option: str) -> list[str]:
     [
         ({}, "-kernel", ["/boot/vmlinuz"]),
         ({}, "-append", ["console=ttyS0 quiet"]),
-        ({}, "-nic", ["none"]),
+        ({}, "-netdev", ["user,id=net,restrict=on"]),
+        ({"forward": 22}, "-netdev", ["user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"]),
         ({}, "-accel", ["tcg"]),
         ({}, "-cpu", [ARCHES["amd64"].tcg_cpu]),
         ({"accel": Accel("kvm", "")}, "-accel", ["kvm"]),
@@ -83,7 +107,7 @@ def test_a_word_of_the_command_line(
     assert _values(qemu_argv(request(tmp_path, **changes)), option) == expected  # type: ignore[arg-type]
 
 
-def test_the_guest_has_a_disk_a_port_entropy_and_no_network(tmp_path: Path) -> None:
+def test_the_guest_has_a_port_entropy_a_network_and_a_disk(tmp_path: Path) -> None:
     argv = qemu_argv(request(tmp_path))
     assert argv[0] == "qemu-system-x86_64"
     assert {"-nodefaults", "-no-user-config", "-no-reboot", "-S"} <= set(argv)
@@ -91,9 +115,10 @@ def test_the_guest_has_a_disk_a_port_entropy_and_no_network(tmp_path: Path) -> N
         "virtio-serial-pci",
         "virtserialport,chardev=probe,name=rofs.probe",
         "virtio-rng-pci,rng=entropy",
+        "virtio-net-pci,netdev=net,romfile=",
         "virtio-blk-pci,drive=disk0",
     ]
-    assert not {"-netdev", "-net", "-monitor", "-qmp", "-nographic"} & set(argv)
+    assert not {"-nic", "-net", "-monitor", "-qmp", "-nographic"} & set(argv)
 
 
 def test_paths_with_commas_are_one_path(tmp_path: Path) -> None:
@@ -115,18 +140,40 @@ def test_disks_keep_their_order(tmp_path: Path) -> None:
     ]
 
 
+def test_a_write_log_is_between_guest_and_disk(tmp_path: Path) -> None:
+    disks = (Disk(path=Path("/a"), format="qcow2"), Disk(path=Path("/b"), format="raw", write_log=Path("/b,log")))
+    argv = qemu_argv(request(tmp_path, disks=disks))
+    node = json.loads(_values(argv, "-blockdev")[1])
+    assert (node["driver"], node["node-name"], node["log-append"]) == ("blklogwrites", "disk1", False)
+    assert node["log"] == {"driver": "file", "filename": "/b,log"}
+    assert node["file"]["driver"] == "raw"
+    assert node["file"]["file"] == {"driver": "file", "filename": "/b"}
+    assert _values(argv, "-device")[-2:] == [
+        "virtio-blk-pci,drive=disk0",
+        "virtio-blk-pci,drive=disk1,write-zeroes=off",
+    ]
+
+
 class Qemu:
     """A fake QEMU; `runs` boots it with a body after the monitor's helpers."""
 
     def __init__(self, tmp_path: Path) -> None:
-        self.tmp_path, self.lines = tmp_path, list[str]()
+        self.tmp_path, self.lines, self.ports = tmp_path, list[str](), list[int]()
+        self.usernet = USERNET
+        self.on_forward: Callable[[int], None] = self.ports.append
 
     def boots(self, body: str, *, timeout_s: float = 60, **changes: object) -> BootResult:
         script = self.tmp_path / "qemu-system-x86_64"
-        script.write_text(FAKE.format(python=sys.executable) + body)
+        script.write_text(FAKE.format(python=sys.executable, usernet=self.usernet) + body)
         script.chmod(0o755)
         log = self.tmp_path / "log"
-        return boot(request(self.tmp_path, **changes), self.lines.append, timeout_s=timeout_s, log=log)  # type: ignore[arg-type]
+        return boot(
+            request(self.tmp_path, **changes),  # type: ignore[arg-type]
+            self.lines.append,
+            on_forward=self.on_forward,
+            timeout_s=timeout_s,
+            log=log,
+        )
 
 
 @pytest.fixture
@@ -197,7 +244,7 @@ def test_what_the_reader_raises_comes_out(qemu: Qemu, tmp_path: Path) -> None:
         raise KeyError(line)
 
     (tmp_path / "qemu-system-x86_64").write_text(
-        FAKE.format(python=sys.executable) + 'serve(); print("a\\nb", flush=True); end("guest-shutdown")'
+        FAKE.format(python=sys.executable, usernet="") + 'serve(); print("a\\nb", flush=True); end("guest-shutdown")'
     )
     with pytest.raises(KeyError, match="a"):
         boot(request(tmp_path), broken)
@@ -249,3 +296,49 @@ def test_a_long_path_is_no_obstacle(qemu: Qemu, tmp_path: Path) -> None:
     work = tmp_path.joinpath(*["a-directory-with-a-long-name"] * 6)
     result = qemu.boots('serve(); end("guest-shutdown")', work=work, console=work / "console.log")
     assert result.status == "off"
+
+
+def test_the_forwarded_port_is_told_before_the_guest_runs(qemu: Qemu) -> None:
+    told: list[str] = []
+
+    def on_forward(port: int) -> None:
+        told.extend([str(port), *qemu.lines])
+
+    qemu.on_forward = on_forward
+    result = qemu.boots('serve(); print("running", flush=True); end("guest-shutdown")', forward=22)
+    assert (result.status, result.reason) == ("off", "the guest powered off")
+    assert told == ["44067"]
+    assert qemu.lines == ["running"]
+
+
+def test_without_a_forwarded_port_nobody_is_told(qemu: Qemu) -> None:
+    assert qemu.boots('serve(); end("guest-shutdown")').status == "off"
+    assert qemu.ports == []
+
+
+@pytest.mark.parametrize(
+    "usernet", ["", USERNET.replace("HOST_FORWARD", "SYN_SENT"), USERNET.replace("127.0.0.1", "0.0.0.0")]
+)
+def test_a_port_that_is_not_forwarded_is_an_error_at_once(usernet: str, qemu: Qemu) -> None:
+    qemu.usernet = usernet
+    with pytest.raises(MachineError, match="does not forward to the guest's port 22"):
+        qemu.boots("serve(); time.sleep(600)", forward=22)
+    assert qemu.ports == []
+
+
+def test_what_the_forward_raises_comes_out_and_the_guest_never_runs(qemu: Qemu) -> None:
+    def broken(port: int) -> None:
+        raise FileNotFoundError(port)
+
+    qemu.on_forward = broken
+    with pytest.raises(FileNotFoundError, match="44067"):
+        qemu.boots('serve(); print("running", flush=True); time.sleep(600)', forward=22)
+    assert qemu.lines == []
+
+
+def test_a_write_log_starts_empty(qemu: Qemu, tmp_path: Path) -> None:
+    log = tmp_path / "writes"
+    log.write_bytes(b"of another boot")
+    disk = Disk(path=Path("/b"), format="raw", write_log=log)
+    qemu.boots('serve(); end("guest-shutdown")', disks=(disk,))
+    assert log.read_bytes() == b""
