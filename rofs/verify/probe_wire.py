@@ -78,6 +78,16 @@ def attack(path: Text, *, remount_super: bool = False) -> Op:
     return _op("attack", path, "remount=super") if remount_super else _op("attack", path)
 
 
+def compare(path: Text, reference: Text, *, upper: bool = False) -> Op:
+    """`errno`, `compared`, `equal`, `files` (how many), `truncated`, `entries`: [{path, how, what?}].
+
+    `path` is quoted and relative, `what` a list of what differs. `how` is "differs" or "missing" where `path`
+    is no whole copy of `reference`; of an upper directory, "differs", "same", "deleted" or "opaque" where it
+    hides something of `reference`.
+    """
+    return _op("compare", path, reference, "upper") if upper else _op("compare", path, reference)
+
+
 def blkwrite(device: Text) -> Op:
     """`open`, `read`, `write`, `fsync`, `roget` (errno each), `read_only` (BLKROGET; -1 unknown)."""
     return _op("blkwrite", device)

@@ -243,6 +243,8 @@ def test_an_operation_out_of_time_is_reported_and_the_run_goes_on(ask: Ask) -> N
         (b"exec\t-1\ttrue", "bad time limit"),
         (b"fill\t/nowhere\t99999999999999999999999", "bad number of bytes"),
         (b"attack\t/nowhere\tfully", "unknown option"),
+        (b"compare\t/nowhere", "wrong number of arguments"),
+        (b"compare\t/nowhere\t/nowhere\tlower", "unknown option"),
         (b"poweroff\tcut", "poweroff needs --poweroff-on-exit"),
         (b"poweroff\tclean", "poweroff needs --poweroff-on-exit"),
         (b"poweroff", "poweroff needs --poweroff-on-exit"),

@@ -48,6 +48,8 @@ def test_quote_is_plain_ascii_and_has_an_inverse(data: bytes) -> None:
         (wire.lstat("/\udce4"), b"lstat\t/%E4\n"),
         (wire.attack("/usr"), b"attack\t/usr\n"),
         (wire.attack("/", remount_super=True), b"attack\t/\tremount=super\n"),
+        (wire.compare("/a b", b"/\xff"), b"compare\t/a%20b\t/%FF\n"),
+        (wire.compare("/a", "/b", upper=True), b"compare\t/a\t/b\tupper\n"),
         (wire.canary("/tmp/c", ""), b"canary\t/tmp/c\t\n"),
         (wire.fill("/tmp", 4096), b"fill\t/tmp\t4096\n"),
         (wire.shell(7, "echo 'x'; id"), b"exec\t7\techo%20'x';%20id\n"),

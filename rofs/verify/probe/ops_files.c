@@ -18,8 +18,7 @@
 #define READ_LIMIT (16u << 20)
 #define LIST_LIMIT 65536
 
-/* reads up to `wanted` bytes; files of /proc have no size, so read until the end */
-static int read_up_to(int fd, char *data, size_t wanted, size_t *have)
+int read_up_to(int fd, char *data, size_t wanted, size_t *have)
 {
     *have = 0;
     while (*have < wanted) {

@@ -108,8 +108,11 @@ void op_sync(const struct op *op, struct json *j);
 void op_exec(const struct op *op, struct json *j);
 void op_run(const struct op *op, struct json *j);
 void op_attack(const struct op *op, struct json *j);
+void op_compare(const struct op *op, struct json *j);
 
 int write_all(int fd, const void *data, size_t length);     /* 0 or an errno */
+/* until the end or `wanted` bytes, since files of /proc have no size; 0 or an errno */
+int read_up_to(int fd, char *data, size_t wanted, size_t *have);
 int clean_environment(void);                                /* 0 or an errno */
 
 #endif

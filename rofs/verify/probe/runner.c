@@ -40,6 +40,7 @@ static const struct handler handlers[] = {
     {"fillinodes", 2, 2, 4 * DEFAULT_TIMEOUT_S, op_fillinodes},
     {"blkwrite", 1, 1, DEFAULT_TIMEOUT_S, op_blkwrite},
     {"attack", 1, 2, 2 * DEFAULT_TIMEOUT_S, op_attack},
+    {"compare", 2, 3, 4 * DEFAULT_TIMEOUT_S, op_compare},
     {"sync", 0, 0, 2 * DEFAULT_TIMEOUT_S, op_sync},
     {"exec", 2, 2, 0, op_exec},
     {"run", 2, 1 << 20, 0, op_run},
