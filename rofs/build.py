@@ -21,14 +21,15 @@ from rofs import __version__
 from rofs.entry import Entry
 from rofs.errors import Interrupted, KeyPath, Problem, ProfileError, Rejected, RofsError, ToolError
 from rofs.generate import generate
-from rofs.generate.initrd import APPLETS, render_initrd
+from rofs.generate.initrd import APPLETS, needed_modules, render_initrd
 from rofs.generate.mounts import mount_entries
+from rofs.image.filesystem import make_filesystem
 from rofs.image.initrd import choose_modules, module_paths, write_initrd
 from rofs.image.manifest import build_manifest, hash_outputs, render_manifest
 from rofs.image.merge import FileRecord
 from rofs.image.squashfs import write_squashfs
 from rofs.inputs import Inputs, load_inputs
-from rofs.layout import Layout, build_layout
+from rofs.layout import Layout, build_layout, persistent_stores, store_file
 from rofs.lint import lint
 from rofs.machine.accel import find_accel
 from rofs.machine.arch import ARCHES, Arch
@@ -42,7 +43,7 @@ from rofs.store import Cache, default_cache_dir, publish, workspace
 from rofs.treefacts import TreeFacts, read_facts
 from rofs.verify.contract import FILE, PROFILE, Contract, render_contract
 from rofs.verify.report import Report, write_report
-from rofs.verify.session import verify_image
+from rofs.verify.session import Request, find_identity, verify_image
 
 DEFAULT_EPOCH = 1704067200
 """2024-01-01T00:00:00Z: every time in an image, unless SOURCE_DATE_EPOCH says otherwise."""
@@ -58,13 +59,17 @@ _Make = Callable[[Path, Callable[[str], None]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the command line decides. `architectures` empty means the profile's own."""
+    """What the command line decides. `architectures` empty means the profile's own.
+
+    `identity` is the private key of a user of the image, with which verification logs in.
+    """
 
     architectures: tuple[str, ...] = ()
     output: Path = Path("images")
     verify: bool = True
     refresh: bool = False
     epoch: int = DEFAULT_EPOCH
+    identity: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +273,7 @@ class _Job:
         self._write_boot(image, layout, boot)
         records = self._write_root(image, [tree, boot.modules_tar], facts, entries, logs)
         contract = Contract(architecture=self.arch.name, layout=layout, entries=entries)
+        self._write_stores(image)
         self._write_texts(image, layout, contract)
         self._write_manifest(image, records, tree, boot, verified=False, reason="not booted")
         return contract
@@ -287,7 +293,7 @@ class _Job:
         return records
 
     def _write_boot(self, image: Path, layout: Layout, boot: Boot) -> None:
-        chosen = choose_modules(boot.modules_tar, boot.release, self.profile.kernel.modules)
+        chosen = choose_modules(boot.modules_tar, boot.release, needed_modules(layout))
         write_initrd(
             image / "initrd.img",
             script=render_initrd(layout, module_paths(chosen)),
@@ -295,6 +301,15 @@ class _Job:
         )  # fmt: skip
         shutil.copyfile(boot.vmlinuz, image / "vmlinuz")
         (image / "cmdline").write_text(f"ro {self.profile.kernel.cmdline}".strip() + "\n", encoding="utf-8")
+
+    def _write_stores(self, image: Path) -> None:
+        """Empty file systems to start from; a device keeps its own over updates."""
+        for store in persistent_stores(self.profile):
+            out, seed = image / store_file(store), f"{self.profile.name}/{self.arch.name}/{store.name}"
+            make_filesystem(
+                out, device=store.device, size_bytes=store.size_bytes, seed=seed, epoch=self.options.epoch,
+                log=image / "logs" / "filesystems.log",
+            )  # fmt: skip
 
     def _write_texts(self, image: Path, layout: Layout, contract: Contract) -> None:
         write_generated(layout, image)
@@ -319,7 +334,11 @@ class _Job:
     def verify(self, image: Path, contract: Contract, work: Path) -> Report:
         """Boot it, and say in the manifest how that went."""
         accel = find_accel(self.arch, default_cache_dir())
-        session = verify_image(image, contract, accel, work, image / "logs", self.progress)
+        request = Request(
+            image=image, contract=contract, accel=accel, work=work, logs=image / "logs",
+            identity=find_identity(contract, self.options.identity),
+        )  # fmt: skip
+        session = verify_image(request, self.progress)
         report = Report(profile=self.profile, session=session)
         write_report(report, image)
         mark_verified(image, report)

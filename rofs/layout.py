@@ -16,13 +16,23 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from rofs.errors import KeyPath
-from rofs.profile import MountDecl, Profile
+from rofs.profile import MountDecl, Persistent, Profile
 from rofs.treefacts import TreeFacts
 
 RUN = PurePosixPath("/run/rofs")
 IMAGE = RUN / "image"
 """Before anything covers it the root is bound here: the one meaning of "the image's content"."""
 BACKING = RUN / "tmpfs"
+STATE = RUN / "state"
+"""Where the state partition is mounted, 0700: nobody but root gets behind the promises."""
+DATA = STATE / "data"
+"""What a factory reset takes away, in one rename."""
+RESET_FLAG = STATE / "factory-reset"
+IDENTITY = RUN / "identity"
+"""What makes this machine this one: a link to the state partition where there is one, else a directory."""
+MACHINE_ID = PurePosixPath("/etc/machine-id")
+EVENTS = RUN / "events"
+"""What the initrd decided, one line each; for people, and for verification."""
 ROOT = PurePosixPath("/")
 ETC = PurePosixPath("/etc")
 UNIT_DIR = PurePosixPath("/etc/systemd/system")
@@ -32,6 +42,9 @@ REQUIRED_DIRECTORIES = ("/run", "/dev", "/proc", "/sys", "/tmp", "/var/tmp")  # 
 INHERITED_FLAGS = ("nosuid", "nodev", "noexec", "noatime", "nodiratime")
 SYSTEM_FLAGS = {PurePosixPath("/run"): ("nosuid", "nodev"), PurePosixPath("/dev/shm"): ("nosuid", "nodev")}  # noqa: S108
 """Of PID 1's own mounts, which are no part of a layout and from which a bind may be made."""
+SAFE_OVERLAY = ("index=off", "redirect_dir=off", "metacopy=off", "xino=off")
+"""For an upper that outlives its lower: with any of them on, an image update is undefined (note 13)."""
+PERSISTENT_FLAGS = ("nosuid", "nodev", "noatime")
 DEFAULT_SIZE_BYTES = 64 << 20
 PAGE_BYTES = 4096
 
@@ -49,6 +62,8 @@ class Role(Enum):
     ROOT = "root"
     IMAGE = "image"
     BACKING = "backing"
+    STATE = "state"
+    IDENTITY = "identity"
     DECLARED = "declared"
     ISLAND = "island"
     PIN = "pin"
@@ -66,10 +81,16 @@ class Promise(Enum):
     BIND_TMPFS = "bind-tmpfs"
     BIND_RO = "bind-ro"
     BIND_RW = "bind-rw"
+    STATE = "state"
+    OVERLAY_STATE = "overlay-state"
+    BIND_STATE = "bind-state"
+    PARTITION = "partition"
+    MACHINE_ID = "machine-id"
 
 
 VOLATILE = frozenset({Promise.TMPFS, Promise.OVERLAY_TMPFS, Promise.BIND_TMPFS})
-WRITABLE = VOLATILE | {Promise.BIND_RW}
+PERSISTENT = frozenset({Promise.OVERLAY_STATE, Promise.BIND_STATE, Promise.PARTITION})
+WRITABLE = VOLATILE | PERSISTENT | {Promise.BIND_RW}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +130,13 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepare:
-    """A directory the initrd makes on a backing file system; `seed` is image content to copy into it."""
+    """A directory the initrd makes on a backing file system; `seed` is image content to copy into it.
 
+    `of` is the mount that shows it. On a tmpfs it is made at each boot; on state or a partition it is
+    made and seeded once, whole or not at all, and keeps what it holds.
+    """
+
+    of: PurePosixPath
     path: PurePosixPath
     mode: int
     uid: int
@@ -157,12 +183,58 @@ def nearest(path: PurePosixPath, decls: Iterable[MountDecl]) -> MountDecl | None
 
 def is_writable_decl(decl: MountDecl) -> bool:
     """Whether a declaration makes its path writable."""
-    return not (decl.type == "bind" and decl.source != "tmpfs" and decl.access == "ro")
+    return not (decl.shows_path and decl.access == "ro")
 
 
 def shows_image(decl: MountDecl) -> bool:
     """Whether the image's content of the path is seen through the declared mount."""
-    return decl.type == "overlay" or (decl.type == "bind" and decl.source == "tmpfs" and decl.seed == "image")
+    seeded = decl.type in ("bind", "partition") and not decl.shows_path and decl.seed == "image"
+    return decl.type == "overlay" or seeded
+
+
+def etc_is_writable(profile: Profile) -> bool:
+    """Whether /etc/machine-id is in a writable path, so that it can be written where it stands."""
+    cover = nearest(MACHINE_ID, profile.mounts)
+    island = any(is_within(MACHINE_ID, i.path) and (cover is None or is_within(i.path, cover.path))
+                 for i in profile.immutable)  # fmt: skip
+    return cover is not None and is_writable_decl(cover) and not island
+
+
+def machine_id_is_bound(profile: Profile) -> bool:
+    """Whether the kept machine-id is shown by a bind: a read-only /etc cannot be given a file."""
+    return profile.machine_id == "state" and not etc_is_writable(profile)
+
+
+def persistent_stores(profile: Profile) -> tuple[Persistent, ...]:
+    """The state partition, then the others in the profile's order: also the order of verification's disks."""
+    return (*([profile.state] if profile.state else []), *(d.store for d in profile.mounts if d.store))
+
+
+def store_file(store: Persistent) -> str:
+    """The published image to start a persistent file system from."""
+    return "state.img" if store.name == "state" else f"partition-{backing_name(PurePosixPath(store.name))}.img"
+
+
+def as_volatile(layout: Layout) -> Layout:
+    """The layout of a boot without any usable persistent file system, where the policy is to go on."""
+    stores = {s.at: s for s in persistent_stores(layout.profile)}
+    return replace(layout, mounts=tuple(_in_memory(m, stores[m.at]) if _is_store(m) else m for m in layout.mounts))
+
+
+def _is_store(mount: Mount) -> bool:
+    return mount.promise in (Promise.STATE, Promise.PARTITION)
+
+
+def _in_memory(mount: Mount, store: Persistent) -> Mount:
+    flags = tuple(o for o in mount.options if "=" not in o)
+    options = (*flags, *volatile_options(store, mount.mode))
+    return replace(mount, what="tmpfs", type="tmpfs", options=options)
+
+
+def volatile_options(store: Persistent, mode: int | None) -> tuple[str, ...]:
+    """Of the tmpfs that stands in for a store, beside the store's own flags."""
+    size = round_to_page(store.volatile_bytes)
+    return (*size_options(size, default_inodes(size)), f"mode={0o755 if mode is None else mode:04o}")
 
 
 def backing_name(path: PurePosixPath) -> str:
@@ -217,25 +289,39 @@ class _Builder:
             where=IMAGE, what="/", type="none", options=("bind", "ro"), role=Role.IMAGE,
             promise=Promise.IMAGE_RO, stage=Stage.INITRD, at=("source",),
         )  # fmt: skip
+        if self.profile.state is not None:
+            yield self.state(self.profile.state)
         for decl in self.profile.mounts:
             yield from self.declared(decl)
         yield from self.islands()
+        if machine_id_is_bound(self.profile):
+            yield Mount(
+                where=MACHINE_ID, what=str(DATA / "identity/machine-id"), type="none",
+                options=("bind", "private", "ro"), role=Role.IDENTITY, promise=Promise.MACHINE_ID,
+                stage=Stage.INITRD, at=("machine_id",), needs=(DATA,), mode=0o444, uid=0, gid=0,
+            )  # fmt: skip
 
     def declared(self, decl: MountDecl) -> Iterator[Mount]:
-        if decl.type == "tmpfs":
+        if decl.store is not None:
+            yield self.partition(decl, decl.store)
+        elif decl.type == "tmpfs":
             yield self.tmpfs(decl)
         elif decl.type == "overlay":
-            yield self.backing(decl)
+            if decl.on_tmpfs:
+                yield self.backing(decl)
             yield self.overlay(decl)
+        elif decl.on_state:
+            yield self.bind(decl, str(self.base(decl)), Promise.BIND_STATE)
         elif decl.source == "tmpfs":
             yield self.backing(decl)
-            yield self.bind(decl, str(self.backing_path(decl) / "data"), Promise.BIND_TMPFS)
+            yield self.bind(decl, str(self.base(decl) / "data"), Promise.BIND_TMPFS)
         else:
             ro = decl.access == "ro"
             yield self.bind(decl, str(decl.source), Promise.BIND_RO if ro else Promise.BIND_RW)
 
-    def backing_path(self, decl: MountDecl) -> PurePosixPath:
-        return BACKING / backing_name(decl.path)
+    def base(self, decl: MountDecl) -> PurePosixPath:
+        """Where what is written to the mount lands."""
+        return (DATA / decl.type if decl.on_state else BACKING) / backing_name(decl.path)
 
     def sizes(self, decl: MountDecl) -> tuple[int, int]:
         size = round_to_page(decl.size_bytes or DEFAULT_SIZE_BYTES)
@@ -274,32 +360,49 @@ class _Builder:
             required=decl.required, mode=mode, uid=uid, gid=gid, size_bytes=size, inodes=inodes,
         )  # fmt: skip
 
+    def state(self, state: Persistent) -> Mount:
+        return Mount(
+            where=STATE, what=state.device, type=state.fstype, options=("rw", *PERSISTENT_FLAGS), role=Role.STATE,
+            promise=Promise.STATE, stage=Stage.INITRD, at=state.at, mode=0o700, uid=0, gid=0,
+        )  # fmt: skip
+
+    def partition(self, decl: MountDecl, store: Persistent) -> Mount:
+        mode, uid, gid = self.root_of(decl)
+        flags = decl.options or ("nosuid", "nodev")
+        noatime = () if {"noatime", "relatime", "strictatime"} & {*flags} else ("noatime",)
+        return Mount(
+            where=decl.path, what=store.device, type=store.fstype, options=("rw", *flags, *noatime),
+            role=Role.DECLARED, promise=Promise.PARTITION, stage=Stage.INITRD, at=decl.at,
+            required=decl.required, mode=mode, uid=uid, gid=gid,
+        )  # fmt: skip
+
     def backing(self, decl: MountDecl) -> Mount:
         size, inodes = self.sizes(decl)
         return Mount(
-            where=self.backing_path(decl), what="tmpfs", type="tmpfs",
+            where=self.base(decl), what="tmpfs", type="tmpfs",
             options=("rw", "nosuid", "nodev", *size_options(size, inodes), "mode=0700"),
             role=Role.BACKING, promise=Promise.BACKING, stage=Stage.INITRD, at=decl.at,
             required=decl.required, mode=0o700, uid=0, gid=0, size_bytes=size, inodes=inodes,
         )  # fmt: skip
 
     def overlay(self, decl: MountDecl) -> Mount:
-        size, inodes = self.sizes(decl)
+        size, inodes = self.sizes(decl) if decl.on_tmpfs else (None, None)
         mode, uid, gid = self.root_of(decl)
-        base = self.backing_path(decl)
+        base = self.base(decl)
         layers = (f"lowerdir={image_path(decl.path)}", f"upperdir={base}/upper", f"workdir={base}/work")
+        promise, safe = (Promise.OVERLAY_TMPFS, ()) if decl.on_tmpfs else (Promise.OVERLAY_STATE, SAFE_OVERLAY)
         return Mount(
-            where=decl.path, what="overlay", type="overlay", options=("rw", *decl.options, *layers),
-            role=Role.DECLARED, promise=Promise.OVERLAY_TMPFS, stage=Stage.SYSTEMD, at=decl.at,
+            where=decl.path, what="overlay", type="overlay", options=("rw", *decl.options, *layers, *safe),
+            role=Role.DECLARED, promise=promise, stage=Stage.SYSTEMD, at=decl.at,
             required=decl.required, needs=(IMAGE, base), mode=mode, uid=uid, gid=gid,
             size_bytes=size, inodes=inodes,
         )  # fmt: skip
 
     def bind(self, decl: MountDecl, what: str, promise: Promise) -> Mount:
         access = "ro" if promise is Promise.BIND_RO else "rw"
-        tmpfs = promise is Promise.BIND_TMPFS
-        size, inodes = self.sizes(decl) if tmpfs else (None, None)
-        mode, uid, gid = self.root_of(decl) if tmpfs else (None, None, None)
+        size, inodes = self.sizes(decl) if promise is Promise.BIND_TMPFS else (None, None)
+        own = promise in (Promise.BIND_TMPFS, Promise.BIND_STATE)
+        mode, uid, gid = self.root_of(decl) if own else (None, None, None)
         return Mount(
             where=decl.path, what=what, type="none", options=("bind", "private", access, *decl.options),
             role=Role.DECLARED, promise=promise, stage=Stage.SYSTEMD, at=decl.at, required=decl.required,
@@ -339,17 +442,22 @@ class _Builder:
         for mount in mounts:
             if mount.role is not Role.DECLARED:
                 continue
-            base = BACKING / backing_name(mount.where)
+            decl = by_path[mount.where]
+            base = self.base(decl)
             mode = 0o755 if mount.mode is None else mount.mode
-            made = partial(Prepare, mode=mode, uid=mount.uid or 0, gid=mount.gid or 0)
-            if mount.promise is Promise.OVERLAY_TMPFS:
+            made = partial(Prepare, of=mount.where, mode=mode, uid=mount.uid or 0, gid=mount.gid or 0)
+            seeded = decl.seed == "image" and self.in_image(mount.where)
+            seed = PurePosixPath(image_path(mount.where)) if seeded else None
+            if mount.promise in (Promise.OVERLAY_TMPFS, Promise.OVERLAY_STATE):
                 # The merged root takes mode and owner from upper, not from lower.
                 yield made(path=base / "upper")
-                yield Prepare(path=base / "work", mode=0o700, uid=0, gid=0)
+                yield Prepare(of=mount.where, path=base / "work", mode=0o700, uid=0, gid=0)
             elif mount.promise is Promise.BIND_TMPFS:
-                seeded = by_path[mount.where].seed == "image" and self.in_image(mount.where)
-                seed = PurePosixPath(image_path(mount.where)) if seeded else None
                 yield made(path=base / "data", seed=seed)
+            elif mount.promise is Promise.BIND_STATE:
+                yield made(path=base, seed=seed)
+            elif mount.promise is Promise.PARTITION:
+                yield made(path=mount.where, seed=seed)
 
     def in_image(self, path: PurePosixPath) -> bool:
         """Whether the finished image has something there: from the packages, `files` or `users`."""

@@ -16,6 +16,7 @@ from rofs.generate.escape import unit_name
 from rofs.layout import (
     BACKING,
     DEFAULT_SIZE_BYTES,
+    MACHINE_ID,
     RUN,
     SYSTEM_OWNED,
     UNIT_DIR,
@@ -25,9 +26,10 @@ from rofs.layout import (
     is_within,
     is_writable_decl,
     nearest,
+    persistent_stores,
     shows_image,
 )
-from rofs.profile import FileDecl, MountDecl, Profile
+from rofs.profile import FileDecl, Immutable, MountDecl, Profile
 from rofs.treefacts import TreeFacts
 
 GENERATED = tuple(
@@ -117,7 +119,7 @@ def rule_system_owned(profile: Profile) -> Found:
 def rule_bind_sources(profile: Profile) -> Found:
     """bind-cycle, rw-of-immutable: a bind shows what is there, and may be what that is."""
     for decl in profile.mounts:
-        if decl.type != "bind" or decl.source in (None, "tmpfs"):
+        if not decl.shows_path:
             continue
         at, source = (*decl.at, "source"), PurePosixPath(str(decl.source))
         if _depends_on_itself(decl, profile.mounts):
@@ -139,7 +141,7 @@ def _depends_on_itself(start: MountDecl, mounts: tuple[MountDecl, ...]) -> bool:
     pending, seen = [start], set[PurePosixPath]()
     while pending:
         decl = pending.pop()
-        paths = [] if decl.type != "bind" or decl.source in (None, "tmpfs") else [PurePosixPath(str(decl.source))]
+        paths = [PurePosixPath(str(decl.source))] if decl.shows_path else []
         if decl.path != start.path:
             paths.append(decl.path)
         for path in paths:
@@ -171,7 +173,7 @@ def rule_name_length(profile: Profile) -> Found:
     """unit-name: systemd.unit(5) allows 255 characters, and an escaped byte takes four."""
     places = [(d.path, (*d.at, "path")) for d in profile.mounts]
     places += [(i.path, i.at) for i in profile.immutable if nearest(i.path, profile.mounts) is not None]
-    own = {d.path for d in profile.mounts if d.type == "overlay" or d.source == "tmpfs"}
+    own = {d.path for d in profile.mounts if d.type == "overlay" or d.on_tmpfs}
     for path, at in places:
         names = [unit_name(path), *([unit_name(BACKING / backing_name(path))] if path in own else [])]
         longest = max(len(name) for name in names)
@@ -244,7 +246,8 @@ def rule_cmdline(profile: Profile) -> Found:
 
 def rule_memory(profile: Profile) -> Found:
     """memory: caps that add up to more than the verified machine has protect nothing."""
-    caps = [d.size_bytes or DEFAULT_SIZE_BYTES for d in profile.mounts if d.type != "bind" or d.source == "tmpfs"]
+    caps = [d.size_bytes or DEFAULT_SIZE_BYTES for d in profile.mounts if d.on_tmpfs]
+    caps += [s.volatile_bytes for s in persistent_stores(profile) if s.on_failure == "volatile"]
     if sum(caps) > profile.verify.memory_bytes:
         yield _warning(
             profile, ("mounts",), "memory",
@@ -253,9 +256,66 @@ def rule_memory(profile: Profile) -> Found:
         )  # fmt: skip
 
 
+def rule_no_state(profile: Profile) -> Found:
+    """no-state: what shall survive needs a place."""
+    if profile.state is not None:
+        return
+    places: list[KeyPath] = [("machine_id",)] if profile.machine_id == "state" else []
+    places += [(*d.at, "upper" if d.type == "overlay" else "source") for d in profile.mounts if d.on_state]
+    for at in places:
+        yield _problem(
+            profile, at, "no-state", "the profile has no state partition",
+            "add `state: {device: LABEL=state, size: 64M, on_failure: volatile}`, or refuse",
+        )  # fmt: skip
+
+
+def rule_devices(profile: Profile) -> Found:
+    """device-twice: two mounts of one file system are two names for one promise."""
+    first: dict[str, int] = {}
+    for store in persistent_stores(profile):
+        at = (*store.at, "device")
+        if store.device in first:
+            yield _problem(profile, at, "device-twice", f"{store.device} is already used on line {first[store.device]}")
+        first.setdefault(store.device, profile.marks.find(at).line)
+
+
+def rule_refuse(profile: Profile) -> Found:
+    """no-panic: an initrd that refuses ends in a panic, and without panic= the kernel stays there for ever."""
+    words = [w.partition("=")[::2] for w in profile.kernel.cmdline.split()]
+    if any(key == "panic" and value != "0" for key, value in words):
+        return
+    for store in persistent_stores(profile):
+        if store.on_failure == "refuse":
+            yield _warning(
+                profile, (*store.at, "on_failure"), "no-panic", "refuse ends in a kernel panic, and nothing reboots",
+                'say kernel: {cmdline: "panic=10"}',
+            )  # fmt: skip
+
+
+def rule_hides_units(profile: Profile) -> Found:
+    """hides-units: what is written over rofs's own units and fstab outlives the image that brings others."""
+    for path in (PurePosixPath("/etc/fstab"), UNIT_DIR):
+        cover = nearest(path, profile.mounts)
+        if cover is None or not (cover.on_state or cover.store) or _on_island(path, cover, profile):
+            continue
+        yield _warning(
+            profile, (*cover.at, "path"), "hides-units", f"what is written to {path} hides what rofs generates there",
+            f"declare {path} immutable, unless changed units shall count on the device",
+        )  # fmt: skip
+
+
+def rule_machine_id(profile: Profile) -> Found:
+    """machine-id: it is decided by its own key."""
+    items: tuple[Immutable | MountDecl, ...] = (*profile.immutable, *profile.mounts)
+    for item in items:
+        if is_within(item.path, MACHINE_ID) and profile.machine_id == "state":
+            yield _problem(profile, item.at, "machine-id", f"machine_id: state provides {MACHINE_ID}", "take it away")
+
+
 PROFILE_RULES: tuple[Callable[[Profile], Found], ...] = (
     rule_twice, rule_under_immutable, rule_system_owned, rule_bind_sources, rule_overlay_path,
     rule_name_length, rule_shown, rule_hidden, rule_generated, rule_cmdline, rule_memory,
+    rule_no_state, rule_devices, rule_refuse, rule_hides_units, rule_machine_id,
 )  # fmt: skip
 
 
@@ -375,7 +435,7 @@ def rule_bind_source_exists(profile: Profile, facts: TreeFacts) -> Found:
     made = {p for f in profile.files for p in (f.path, *f.path.parents)}
     mounted = {d.path for d in profile.mounts}
     for decl in profile.mounts:
-        if decl.type != "bind" or decl.source in (None, "tmpfs"):
+        if not decl.shows_path:
             continue
         source = PurePosixPath(str(decl.source))
         cover = nearest(source, profile.mounts)

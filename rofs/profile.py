@@ -104,18 +104,38 @@ class Immutable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Persistent:
+    """A file system of its own that outlives a boot: `state`, or a mount of `type: partition`.
+
+    `name` is "state" or the path it is mounted on; `device` is LABEL=… or UUID=…, `size_bytes` that of the
+    image which is published to start from, `volatile_bytes` the cap of the tmpfs that stands in where
+    `on_failure` is volatile.
+    """
+
+    name: str
+    device: str
+    fstype: Literal["ext4"]
+    size_bytes: int
+    volatile_bytes: int
+    on_failure: Literal["volatile", "refuse"]
+    at: KeyPath
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MountDecl:
     """`mounts[i]`: sizes in bytes, `options` as in mount(8), None where the profile is silent.
 
     type tmpfs: size, inodes, mode, owner, group.
-    type overlay: upper ("tmpfs"), size, inodes.
-    type bind: source "tmpfs" (size, inodes, mode, owner, group, seed) or an absolute path (access).
+    type overlay: upper "tmpfs" (size, inodes) or "state".
+    type bind: source "tmpfs" (size, inodes, mode, owner, group, seed), "state" (mode, owner, group,
+    seed) or an absolute path (access).
+    type partition: store, mode, owner, group, seed.
     `required` False means the boot goes on without it (`nofail`).
     """
 
     path: PurePosixPath
-    type: Literal["tmpfs", "overlay", "bind"]
-    upper: Literal["tmpfs"] | None
+    type: Literal["tmpfs", "overlay", "bind", "partition"]
+    upper: Literal["tmpfs", "state"] | None
     source: str | None
     access: Literal["ro", "rw"]
     size_bytes: int | None
@@ -126,7 +146,23 @@ class MountDecl:
     seed: Literal["image", "empty"]
     options: tuple[str, ...]
     required: bool
+    store: Persistent | None
     at: KeyPath
+
+    @property
+    def on_tmpfs(self) -> bool:
+        """Whether what is written there goes to a tmpfs of this mount's own."""
+        return self.type == "tmpfs" or "tmpfs" in (self.upper, self.source)
+
+    @property
+    def on_state(self) -> bool:
+        """Whether what is written there goes to the state partition."""
+        return "state" in (self.upper, self.source)
+
+    @property
+    def shows_path(self) -> bool:
+        """Whether it is a bind that shows another path of the running system."""
+        return self.source is not None and not self.on_tmpfs and not self.on_state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +197,8 @@ class Profile:
     description: str
     architectures: tuple[Architecture, ...]
     hostname: str
-    machine_id: Literal["transient"]
+    machine_id: Literal["state", "transient"]
+    state: Persistent | None
     source: DebianSource
     kernel: Kernel
     users: tuple[User, ...]
@@ -198,7 +235,8 @@ def _profile(data: dict[str, Any], path: Path, marks: Marks) -> Profile:
         description=data.get("description", ""),
         architectures=tuple(data.get("architectures", ("amd64", "arm64"))),
         hostname=data.get("hostname", data["name"]),
-        machine_id=data.get("machine_id", "transient"),
+        machine_id=data.get("machine_id", "state" if "state" in data else "transient"),
+        state=_persistent("state", data["state"], ("state",)) if "state" in data else None,
         source=_debian(data["source"]["debian"]),
         kernel=_kernel(data.get("kernel", {})),
         users=tuple(_user(entry, ("users", i)) for i, entry in enumerate(data.get("users", ()))),
@@ -267,16 +305,30 @@ def _units(data: dict[str, Any]) -> Units:
     return Units(enable=tuple(data.get("enable", ())), mask=tuple(data.get("mask", ())))
 
 
+def _persistent(name: str, data: dict[str, Any], at: KeyPath) -> Persistent:
+    size = values.disk_size(data.get("size", "64M"))
+    return Persistent(
+        name=name,
+        device=data.get("device", "LABEL=state"),
+        fstype=data.get("fstype", "ext4"),
+        size_bytes=size,
+        volatile_bytes=values.size(data["volatile_size"]) if "volatile_size" in data else min(size, 64 << 20),
+        on_failure=data["on_failure"],
+        at=at,
+    )
+
+
 def _mount(data: dict[str, Any], at: KeyPath) -> MountDecl:
     source = data.get("source")
-    from_path = source not in (None, "tmpfs")
+    from_path = source not in (None, "tmpfs", "state")
+    partition = data["type"] == "partition"
     return MountDecl(
         path=PurePosixPath(data["path"]),
         type=data["type"],
         upper=data.get("upper"),
         source=source,
         access=data.get("access", "ro") if from_path else "rw",
-        size_bytes=values.size(data["size"]) if "size" in data else None,
+        size_bytes=values.size(data["size"]) if "size" in data and not partition else None,
         inodes=values.count(data["inodes"]) if "inodes" in data else None,
         mode=_mode(data),
         owner=data.get("owner"),
@@ -284,6 +336,7 @@ def _mount(data: dict[str, Any], at: KeyPath) -> MountDecl:
         seed=data.get("seed", "empty" if data["type"] == "tmpfs" else "image"),
         options=tuple(data.get("options", ())),
         required=data.get("required", True),
+        store=_persistent(data["path"], data, at) if partition else None,
         at=at,
     )
 

@@ -30,14 +30,10 @@ _TYPES = {
 }
 _NO_SUCH_KEY = {
     "password": "rofs sets no passwords; use `authorized_keys`",
-    "state": "this release has no state partition",
-    "on_failure": "this release has no state partition",
     "root": "this release finds the root by itself",
     "tar": "this release knows the source `debian` alone",
     "directory": "this release knows the source `debian` alone",
     "oci": "this release knows the source `debian` alone",
-    "device": "this release knows the types tmpfs, overlay and bind",
-    "fstype": "this release knows the types tmpfs, overlay and bind",
 }
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)")
 

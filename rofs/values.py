@@ -24,6 +24,7 @@ _NUMBER = re.compile(r"([1-9][0-9]{0,14})([KMGTkmgt]?)")
 _MODE = re.compile(r"0?[0-7]{3,4}")
 _OPTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(=[^\s,\"'\\]+)?", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_TAG = re.compile(r"LABEL=[A-Za-z0-9_.-]{1,16}|UUID=[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?")
 _UNIT_TYPES = frozenset(
     {"service", "socket", "target", "timer", "path", "mount", "automount", "swap", "slice", "device"}
@@ -83,6 +84,22 @@ def memory(value: str | int) -> int:
     if not 64 << 20 <= number <= 64 << 30:
         raise BadValue(f"{show(value)} is not a usable size of memory", "64M to 64G")
     return number
+
+
+def disk_size(value: str | int) -> int:
+    """`64M` -> bytes of a file system's image; below 16M an ext4 has little room beside its journal."""
+    number = size(value)
+    if number < 16 << 20:
+        raise BadValue(f"{show(value)} is too small for a file system with a journal", "16M or more")
+    return number
+
+
+def device_tag(text: str) -> str:
+    """`LABEL=state`, `UUID=…`: names that the file system itself carries, so that no probing order counts."""
+    if not _TAG.fullmatch(text):
+        hint = "LABEL= with at most 16 letters, digits, dots, dashes and underscores, or UUID= in lower case"
+        raise BadValue(f"{show(text)} is not a name that a file system carries", hint)
+    return text
 
 
 def _number(value: str | int, what: str, hint: str) -> int:
@@ -177,10 +194,10 @@ def link_target(text: str) -> str:
 
 
 def bind_source(text: str) -> str:
-    """`tmpfs`, or the path that is shown."""
-    if text != "tmpfs":
+    """`tmpfs`, `state`, or the path that is shown."""
+    if text not in ("tmpfs", "state"):
         if not text.startswith("/"):
-            raise BadValue(f"{show(text)} must be `tmpfs` or an absolute path", "", "bad-path")
+            raise BadValue(f"{show(text)} must be `tmpfs`, `state` or an absolute path", "", "bad-path")
         image_path(text)
     return text
 
@@ -261,6 +278,7 @@ FORMATS: Final[dict[str, Callable[[str], object]]] = {
     "link-target": link_target,
     "bind-source": bind_source,
     "mount-option": mount_option,
+    "device-tag": device_tag,
 }
 """Formats of strings."""
 
@@ -269,5 +287,6 @@ NUMBER_FORMATS: Final[dict[str, Callable[[str | int], object]]] = {
     "count": count,
     "block-size": block_size,
     "memory": memory,
+    "disk-size": disk_size,
 }
 """Formats of strings and integers."""

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from rofs.entry import Entry
 from rofs.errors import render_key_path
 from rofs.generate.accounts import account_entries
-from rofs.generate.identity import MASKED_UNITS, identity_entries
+from rofs.generate.identity import identity_entries, masked_units
 from rofs.generate.mounts import mount_entries
 from rofs.generate.units import unit_entries
 from rofs.inputs import Inputs
@@ -26,7 +26,7 @@ def generate(layout: Layout, inputs: Inputs, facts: TreeFacts, epoch: int) -> tu
     entries = [
         *(_mount_point(path) for path in layout.mount_points),
         *identity_entries(layout, facts),
-        *unit_entries(profile, facts, files, MASKED_UNITS),
+        *unit_entries(profile, facts, files, masked_units(layout, facts)),
         *mount_entries(layout),
         *account_entries(profile, inputs, facts, epoch),
         *files,

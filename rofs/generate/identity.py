@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Hostname, machine-id, resolver, journal, seed: what must be decided for a root that cannot be written."""
+"""Hostname, machine-id, host keys, random seed, resolver, journal: what a root that cannot be written decides."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from rofs.entry import Entry
-from rofs.layout import Layout
+from rofs.generate.render import render
+from rofs.layout import DATA, IDENTITY, STATE, UNIT_DIR, Layout
 from rofs.treefacts import TreeFacts
 
 ETC = PurePosixPath("/etc")
@@ -32,12 +34,38 @@ _RESOLVERS = (
 )
 _RESOLVER_ELSE = "../run/resolv.conf"
 
+HOST_KEY = IDENTITY / "ssh_host_ed25519_key"
+_SSHD = "/usr/sbin/sshd"
+_SSH_UNITS = ("ssh.service", "ssh@.service", "sshd.service", "sshd@.service")
+_KEY_SCRIPT = PurePosixPath("/usr/lib/rofs/ssh-host-key")
+_KEY_UNIT = "rofs-ssh-host-key.service"
+_KEY_SERVICE = f"""\
+[Unit]
+Description=rofs: the ssh host key of this machine
 
-MASKED_UNITS = (
-    "systemd-machine-id-commit.service",  # fails where the id is bound (tried)
-    "systemd-firstboot.service",  # asks on the console
-    "systemd-random-seed.service",  # nothing survives yet, and a seed that cannot survive is no seed
-)
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart={_KEY_SCRIPT}
+"""
+_AFTER_KEY = f"[Unit]\nRequires={_KEY_UNIT}\nAfter={_KEY_UNIT}\n"
+_SEED_UNIT = "systemd-random-seed.service"
+_SEED_DIR = "/var/lib/systemd"
+_SEED_ON_STATE = f"[Unit]\nRequiresMountsFor={STATE}\n\n[Service]\nBindPaths={DATA / 'identity'}:{_SEED_DIR}\n"
+
+
+def masked_units(layout: Layout, facts: TreeFacts) -> tuple[str, ...]:
+    """What systemd would do by itself, and must not."""
+    return (
+        "systemd-machine-id-commit.service",  # fails where the id is bound (tried)
+        "systemd-firstboot.service",  # asks on the console
+        # A seed that cannot survive is no seed.
+        *(() if _keeps_seed(layout, facts) else (_SEED_UNIT,)),
+    )
+
+
+def _keeps_seed(layout: Layout, facts: TreeFacts) -> bool:
+    return layout.profile.state is not None and facts.lookup(_SEED_DIR) is not None
 
 
 def identity_entries(layout: Layout, facts: TreeFacts) -> list[Entry]:
@@ -56,7 +84,25 @@ def identity_entries(layout: Layout, facts: TreeFacts) -> list[Entry]:
             path=ETC / "systemd/system-generators/systemd-gpt-auto-generator", kind="symlink", mode=0o777,
             target="/dev/null", why="rofs",
         ),
+        *(_host_key(layout, facts) if facts.lookup(_SSHD) else ()),
+        # systemd's own service, which thinks that it writes to /var.
+        *([_drop_in(_SEED_UNIT, _SEED_ON_STATE, "state")] if _keeps_seed(layout, facts) else ()),
     ]  # fmt: skip
+
+
+def _host_key(layout: Layout, facts: TreeFacts) -> Iterator[Entry]:
+    """sshd's host key is of the machine, never of the image (note 25)."""
+    script = render("ssh-host-key.sh.j2", name=layout.profile.name, key=HOST_KEY, hostname=layout.profile.hostname)
+    yield _file("ssh/sshd_config.d/10-rofs.conf", f"HostKey {HOST_KEY}\n", "rofs")
+    yield Entry(path=_KEY_SCRIPT, kind="file", mode=0o755, content=script.encode(), why="rofs")
+    yield Entry(path=UNIT_DIR / _KEY_UNIT, kind="file", content=_KEY_SERVICE.encode(), why="rofs")
+    for unit in _SSH_UNITS:
+        if unit in facts.units():
+            yield _drop_in(unit, _AFTER_KEY, "rofs")
+
+
+def _drop_in(unit: str, text: str, why: str) -> Entry:
+    return Entry(path=UNIT_DIR / f"{unit}.d" / "10-rofs.conf", kind="file", content=text.encode(), why=why)
 
 
 def _file(name: str, text: str, why: str) -> Entry:

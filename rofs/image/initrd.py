@@ -15,7 +15,17 @@ from rofs.image.cpio import CpioEntry, compress, write_newc
 from rofs.image.modules import module_closure
 
 ALWAYS = ("squashfs", "overlay", "virtio_pci", "virtio_blk", "virtio_console")
-IF_THERE = ("virtio_mmio", "nvme", "ahci", "sd_mod", "usb_storage", "xhci_pci", "mmc_block", "sdhci_pci")
+IF_THERE = (
+    "crc32c_generic",
+    "virtio_mmio",
+    "nvme",
+    "ahci",
+    "sd_mod",
+    "usb_storage",
+    "xhci_pci",
+    "mmc_block",
+    "sdhci_pci",
+)
 """Ways to a root disk that real machines have; a kernel flavour without one of them is fine."""
 MODULES = PurePosixPath("/lib/modules")
 
