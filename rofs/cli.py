@@ -102,9 +102,10 @@ def _verb(verbs: Verbs, name: str, help_text: str, description: str) -> argparse
 def _add_build(verbs: Verbs) -> None:  # type: ignore[valid-type]
     parser = _verb(
         verbs, "build", "build, boot, verify and publish a profile",
-        "Build the profile for each of its architectures, boot each image twice in QEMU, check every\n"
-        "promise, and publish images/<profile>/<arch>/. A rejected image is kept as <arch>.rejected\n"
-        "with its report; the last good one stays where it is.",
+        "Build the profile for each of its architectures, boot each image in QEMU, check every promise,\n"
+        "and publish images/<profile>/<arch>/. A rejected image is kept as <arch>.rejected with its report;\n"
+        "the last good one stays where it is. An image without state is booted twice; one with state also\n"
+        "after a factory reset, and once for each thing that may be wrong with the state partition.",
     )  # fmt: skip
     parser.add_argument("profile", type=Path, metavar="PROFILE", help="the YAML profile")
     parser.add_argument(
@@ -121,8 +122,24 @@ def _add_build(verbs: Verbs) -> None:  # type: ignore[valid-type]
     parser.add_argument(
         "--refresh", action="store_true", help="fetch packages and kernel anew instead of from the cache"
     )
+    _add_identity(parser)
     _add_progress(parser)
     parser.set_defaults(verb=build)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _add_identity(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--identity", type=Path, metavar="KEY",
+        help="a private ssh key whose public half is in the profile: log in with it in every boot, over a port "
+        "of the loopback that QEMU forwards",
+    )  # fmt: skip
 
 
 def _add_progress(parser: argparse.ArgumentParser) -> None:
@@ -135,8 +152,8 @@ def _add_progress(parser: argparse.ArgumentParser) -> None:
 def _add_verify(verbs: Verbs) -> None:  # type: ignore[valid-type]
     parser = _verb(
         verbs, "verify", "boot a published image again and check every promise",
-        "Boot the image in IMAGE_DIR twice and check it against the promises it was built with. The\n"
-        "reports in IMAGE_DIR are written anew.",
+        "Boot the image in IMAGE_DIR as build does, and check it against the promises it was built with.\n"
+        "The reports in IMAGE_DIR are written anew.",
     )  # fmt: skip
     parser.add_argument("image", type=Path, metavar="IMAGE_DIR", help="such as images/minimal/arm64")
     parser.add_argument(
@@ -145,7 +162,16 @@ def _add_verify(verbs: Verbs) -> None:  # type: ignore[valid-type]
         help="verify it although its hashes differ from the manifest's; the report says so",
     )
     parser.add_argument("--report", type=Path, metavar="DIR", help="write the reports and logs to DIR instead")
+    parser.add_argument(
+        "--state", action="append", default=[], metavar="[NAME=]FILE",
+        help="boot with this raw image of a device's state partition (or with /PATH=FILE of the partition on PATH) "
+        "instead of an empty one: two boots, FILE is not written, and the report lists what in it hides the image",
+    )  # fmt: skip
+    parser.add_argument(
+        "--boots", type=_positive, metavar="N", help="only the first N boots, for a quick look; the report says so"
+    )
     parser.add_argument("--format", choices=("text", "json", "junit"), default="text", help="what is printed on stdout")
+    _add_identity(parser)
     _add_progress(parser)
     parser.set_defaults(verb=verify)
 
@@ -189,7 +215,7 @@ def build(options: argparse.Namespace) -> int:
 
     chosen = builder.Options(
         architectures=tuple(dict.fromkeys(options.arch)), output=options.output, verify=not options.no_verify,
-        refresh=options.refresh, epoch=builder.find_epoch(),
+        refresh=options.refresh, epoch=builder.find_epoch(), identity=options.identity,
     )  # fmt: skip
     built = builder.build(options.profile, chosen, make_progress(sys.stderr, options.progress))
     for result in built:
@@ -221,12 +247,22 @@ def verify(options: argparse.Namespace) -> int:
     from rofs.verify.again import verify_again
 
     progress = make_progress(sys.stderr, options.progress)
-    report = verify_again(options.image, options.report or options.image, not options.no_manifest, progress)
+    state = {name or "state": Path(file) for name, _, file in (_named(word) for word in options.state)}
+    report = verify_again(
+        options.image, options.report or options.image, not options.no_manifest, progress, state=state,
+        identity=options.identity, boots=options.boots,
+    )  # fmt: skip
     render = {"text": reports.render_text, "json": reports.render_json, "junit": reports.render_junit}
     print(render[options.format](report), end="")
     if not report.session.accepted:
         raise Rejected(f"{options.image}: {len(report.broken)} promises broken")
     return 0
+
+
+def _named(word: str) -> tuple[str, str, str]:
+    """`FILE` or `/PATH=FILE`: only a path of the image is followed by `=`."""
+    name, sep, file = word.rpartition("=")
+    return (name, sep, file) if sep and (name == "state" or name.startswith("/")) else ("state", "", word)
 
 
 def check(options: argparse.Namespace) -> int:

@@ -4,42 +4,73 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from rofs.errors import MachineError
 from rofs.image.manifest import check_outputs
+from rofs.layout import persistent_stores
 from rofs.machine.accel import find_accel
 from rofs.machine.arch import ARCHES
 from rofs.progress import Progress
 from rofs.run import stoppable
 from rofs.store import default_cache_dir, workspace
-from rofs.verify.contract import load_contract
+from rofs.verify.contract import Contract, load_contract
 from rofs.verify.report import Report, write_report
-from rofs.verify.session import Session, verify_image
+from rofs.verify.scenario import scenarios
+from rofs.verify.session import Request, Session, find_identity, verify_image
 
 
-def verify_again(image: Path, reports: Path, use_manifest: bool, progress: Progress) -> Report:
+def verify_again(
+    image: Path,
+    reports: Path,
+    use_manifest: bool,
+    progress: Progress,
+    *,
+    state: Mapping[str, Path] | None = None,
+    identity: Path | None = None,
+    boots: int | None = None,
+) -> Report:
     """Boot `image` and judge it by its own promises.json; reports and logs go to `reports`.
 
-    MachineError where the directory is no image, or its files are not the manifest's and
-    `use_manifest` asks for that.
+    `state` are a device's disks by the name of what they hold, read and never written; `identity` is a
+    private key; `boots` ends it early, and the report says so. MachineError where the directory is no
+    image, or its files are not the manifest's and `use_manifest` asks for that.
     """
     contract = load_contract(image)
+    _check_state(contract, state or {})
+    user = find_identity(contract, identity)
     notes = _compare(image, use_manifest)
     logs = reports / "logs"
     logs.mkdir(parents=True, exist_ok=True)
 
-    def boots() -> Session:
+    def verify() -> Session:
         accel = find_accel(ARCHES[contract.architecture], default_cache_dir())
         with workspace(default_cache_dir() / "verify") as work:  # which also clears what a killed one left
-            return verify_image(image, contract, accel, work, logs, progress)
+            request = Request(
+                image=image, contract=contract, accel=accel, work=work, logs=logs, state=state or {}, identity=user,
+                boots=boots,
+            )  # fmt: skip
+            return verify_image(request, progress)
 
-    session = stoppable(boots)[0]
+    session = stoppable(verify)[0]
     if isinstance(session, BaseException):
         raise session
+    due = len(scenarios(contract.layout.profile, kept=bool(state)))
+    if len(session.boots) < due:
+        notes = (*notes, f"NOT the whole verification: {len(session.boots)} of {due} boots")
     report = Report(profile=contract.layout.profile, session=session, notes=notes)
     write_report(report, reports)
     return report
+
+
+def _check_state(contract: Contract, state: Mapping[str, Path]) -> None:
+    known = [store.name for store in persistent_stores(contract.layout.profile)]
+    for name, path in state.items():
+        if name not in known:
+            raise MachineError(f"the image has no {name}" + (f", it has {', '.join(known)}" if known else ""))
+        if not path.is_file():
+            raise MachineError(f"{path} is no image of a disk")
 
 
 def _compare(image: Path, use_manifest: bool) -> tuple[str, ...]:

@@ -8,17 +8,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from rofs.entry import Entry
-from rofs.layout import Layout
+from rofs.layout import Layout, as_volatile
 from rofs.verify import probe_wire as wire
 from rofs.verify.check import Check, Facts, Outcome, trouble
 from rofs.verify.content import content_checks
+from rofs.verify.identity import identity_checks
 from rofs.verify.immutable import immutable_checks
-from rofs.verify.mounts import TABLE, judge_undeclared, mount_checks
+from rofs.verify.mounts import TABLE, judge_undeclared, mount_checks, unit_checks
+from rofs.verify.scenario import Scenario
+from rofs.verify.state import state_checks
 from rofs.verify.system import system_checks
 from rofs.verify.volatile import volatile_checks
 
-BOOTS = 2
-"""The second is a cold restart on the same disks: only then do volatile and persistent differ (note 43)."""
 _PHASES = ("quiet", "loud", "after")
 
 
@@ -31,15 +32,19 @@ class Plan:
     ops: tuple[wire.Op, ...]
 
 
-def boot_checks(layout: Layout, entries: Sequence[Entry], boot: int) -> tuple[Check, ...]:
+def boot_checks(layout: Layout, entries: Sequence[Entry], scenario: Scenario) -> tuple[Check, ...]:
     """Everything that is looked at comes before anything that writes; the mount table is read again last."""
+    live = as_volatile(layout) if scenario.state == "lost" else layout
     checks: list[Check] = [
         *system_checks(layout.profile),
-        *mount_checks(layout),
-        *content_checks(layout, entries),
-        *volatile_checks(layout, boot),
-        *(immutable_checks(layout) if boot == 1 else ()),
-        _late_table(layout),
+        *mount_checks(live),
+        *unit_checks(layout, lost=scenario.state == "lost"),
+        *content_checks(layout, entries, kept=scenario.state == "kept"),
+        *identity_checks(layout, entries),
+        *state_checks(layout, scenario),
+        *volatile_checks(live, scenario),
+        *(immutable_checks(layout) if scenario.attacked else ()),
+        _late_table(live),
     ]
     return tuple(sorted(checks, key=lambda c: _PHASES.index(c.phase)))
 
@@ -67,6 +72,14 @@ def make_plan(checks: Sequence[Check], last: wire.Op) -> Plan:
             row.append(number)
         numbers.append(tuple(row))
     return Plan(checks=tuple(checks), numbers=tuple(numbers), ops=(*ops, last))
+
+
+def asked(plan: Plan, answers: Mapping[int, Facts]) -> dict[wire.Op, Facts]:
+    """The first answer to each operation."""
+    found: dict[wire.Op, Facts] = {}
+    for number, op in enumerate(plan.ops, start=1):
+        found.setdefault(op, answers.get(number, {}))
+    return found
 
 
 def judge(plan: Plan, boot: int, answers: Mapping[int, Facts]) -> Iterator[Outcome]:

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from rofs.entry import Entry
 from rofs.errors import KeyPath
 from rofs.generate.accounts import home_of
-from rofs.layout import Layout, Promise, Role, image_path
+from rofs.layout import MACHINE_ID, PERSISTENT, Layout, Promise, Role, image_path
 from rofs.profile import User
 from rofs.verify import probe_wire as wire
 from rofs.verify.check import Check, Facts, Verdict, broken, data, decide, kept, text, trouble
@@ -19,15 +19,21 @@ MOST_READ_BYTES = 65536
 _TYPES = {"file": "file", "dir": "dir", "symlink": "link"}
 
 
-def content_checks(layout: Layout, entries: Sequence[Entry]) -> Iterator[Check]:
-    """Entries grouped by the key that asked for them, so that a report has one line a promise."""
+def content_checks(layout: Layout, entries: Sequence[Entry], *, kept: bool = False) -> Iterator[Check]:
+    """Entries grouped by the key that asked for them, so that a report has one line a promise.
+
+    On the state of a device (`kept`) what survives may hide the image's content, and shall: there the
+    image itself is looked at, and state.py lists what is hidden.
+    """
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.why or "rofs", []).append(entry)
     for why, group in groups.items():
         seen = [entry for entry in group if not _is_replaced(layout, entry)]
         if seen:
-            yield _group_check(why, seen)
+            yield _group_check(layout, why, seen, kept=kept)
+    if kept and _survives(layout, PurePosixPath("/etc")):
+        return
     for user in layout.profile.users:
         yield _user_check(layout, user)
     hostname = layout.profile.hostname
@@ -38,12 +44,17 @@ def content_checks(layout: Layout, entries: Sequence[Entry]) -> Iterator[Check]:
     )  # fmt: skip
 
 
-def _group_check(why: str, group: list[Entry]) -> Check:
+def _survives(layout: Layout, path: PurePosixPath) -> bool:
+    return layout.owner(path).promise in PERSISTENT
+
+
+def _group_check(layout: Layout, why: str, group: list[Entry], *, kept: bool) -> Check:
     ops = []
     for entry in group:
-        ops.append(wire.lstat(str(entry.path)))
+        path = image_path(entry.path) if kept and _survives(layout, entry.path) else str(entry.path)
+        ops.append(wire.lstat(path))
         if entry.kind == "file":
-            ops.append(wire.read(str(entry.path), MOST_READ_BYTES))
+            ops.append(wire.read(path, MOST_READ_BYTES))
     paths = f"{group[0].path}" + (f" and {len(group) - 1} more" if len(group) > 1 else "")
     return Check(
         promise="generated", subject=f"{why}: {paths}", at=_key(why), ops=tuple(ops),
@@ -60,9 +71,9 @@ def _key(why: str) -> KeyPath:
 def _is_replaced(layout: Layout, entry: Entry) -> bool:
     """What stands at the path is, by the layout, not the image's: a mount point, or PID 1's machine-id."""
     owner = layout.owner(entry.path)
-    if entry.path == PurePosixPath("/etc/machine-id"):
+    if entry.path == MACHINE_ID:
         return True
-    if owner.promise is Promise.BIND_TMPFS and owner.where != entry.path:
+    if owner.promise in (Promise.BIND_TMPFS, Promise.BIND_STATE, Promise.PARTITION) and owner.where != entry.path:
         return not any(p.seed == PurePosixPath(image_path(owner.where)) for p in layout.prepares)
     other = owner.promise in (Promise.TMPFS, Promise.BIND_RW, Promise.BIND_RO)
     return other or (owner.where == entry.path and owner.role is Role.DECLARED)

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from rofs.generate.escape import unit_name
 from rofs.generate.mounts import render_fstab, render_unit
-from rofs.layout import UNIT_DIR, Layout, Mount, Promise, Role
+from rofs.layout import SAFE_OVERLAY, UNIT_DIR, Layout, Mount, Promise, Role, persistent_stores
 from rofs.verify import probe_wire as wire
 from rofs.verify.check import Check, Facts, Verdict, broken, data, decide, kept, text, trouble
 from rofs.verify.mountinfo import Row, covering, parse_mountinfo
@@ -62,14 +62,19 @@ def mount_checks(layout: Layout) -> Iterator[Check]:
             promise="mount",
             subject=f"{mount.where} ({mount.promise.value})",
             at=mount.at,
-            ops=(TABLE, wire.lstat(str(mount.where)), wire.lstat("/dev/vda")),
+            ops=(TABLE, wire.lstat(str(mount.where)), wire.lstat(disk_of(layout, mount))),
             judge=partial(_judge_mount, mount),
         )
     yield Check(
         promise="nothing undeclared", subject="mount table", at=("mounts",), ops=(TABLE,),
         judge=partial(judge_undeclared, layout),
     )  # fmt: skip
-    yield from _unit_checks(layout)
+
+
+def disk_of(layout: Layout, mount: Mount) -> str:
+    """The disk that verification gives a mount: the root first, then each persistent file system."""
+    devices = [store.device for store in persistent_stores(layout.profile)]
+    return f"/dev/vd{chr(ord('b') + devices.index(mount.what))}" if mount.what in devices else "/dev/vda"
 
 
 def _judge_mount(mount: Mount, facts: Sequence[Facts]) -> Verdict:
@@ -93,10 +98,10 @@ def _differences(mount: Mount, row: Row, rows: tuple[Row, ...], facts: Sequence[
         yield from _bind_differences(mount, row, rows)
     elif row.type != mount.type:
         yield f"type is {row.type}, not {mount.type}"
-    elif mount.role is Role.ROOT:
+    elif mount.role is Role.ROOT or mount.type not in ("tmpfs", "overlay"):
         disk = f"{facts[2].get('rdev_major')}:{facts[2].get('rdev_minor')}"
         if row.device != disk:
-            yield f"the root is on device {row.device}, the image's disk is {disk}"
+            yield f"it is on device {row.device}, its disk is {disk}"
     else:
         if row.source != mount.what:
             yield f"source is {row.source}, not {mount.what}"
@@ -130,6 +135,8 @@ def _setting_differences(mount: Mount, row: Row) -> Iterator[str]:
     for key, value in declared.items():
         if key in ("mode", "uid", "gid"):
             continue  # shown only where they are not the default: lstat has judged them
+        if f"{key}={value}" in SAFE_OVERLAY and key not in live:
+            continue  # the kernel's own default, which it does not show
         if _number(live.get(key)) != _number(value):
             yield f"{key} is {live.get(key, 'not set')}, not {value}"
     known = set(declared) | _TMPFS_ADDS | {"mode", "uid", "gid"}
@@ -172,7 +179,11 @@ def judge_undeclared(layout: Layout, facts: Sequence[Facts]) -> Verdict:
 # --- PID 1's own judgement ------------------------------------------------------------------------
 
 
-def _unit_checks(layout: Layout) -> Iterator[Check]:
+def unit_checks(layout: Layout, *, lost: bool = False) -> Iterator[Check]:
+    """Each mount unit is the one rofs made, PID 1 uses it, and its own reading of fstab says the same.
+
+    Where a persistent disk is `lost`, findmnt(8) would rightly complain of it.
+    """
     for mount in layout.mounts:
         name = unit_name(mount.where)
         target = "local-fs.target." + ("requires" if mount.required else "wants")
@@ -189,7 +200,7 @@ def _unit_checks(layout: Layout) -> Iterator[Check]:
         )  # fmt: skip
     yield Check(
         promise="fstab", subject="/etc/fstab", at=("mounts",),
-        ops=(wire.read("/etc/fstab"), wire.run(30, "findmnt", "--verify", "--verbose")),
+        ops=(wire.read("/etc/fstab"), *(() if lost else (wire.run(30, "findmnt", "--verify", "--verbose"),))),
         judge=partial(_judge_fstab, layout),
     )  # fmt: skip
 
@@ -207,7 +218,7 @@ def _judge_unit(layout: Layout, mount: Mount, facts: Sequence[Facts]) -> Verdict
         wrong.append(f"it is {states.get('ActiveState') or trouble(show) or 'unknown'}")
     if parse_unit(text(live)) != ours:
         wrong.append(f"the unit in the guest says {parse_unit(text(live))}, not {ours}")
-    theirs = parse_unit(text(generated))
+    theirs = _without_tag(parse_unit(text(generated)), mount)
     if theirs != ours:
         wrong.append(f"the fstab-generator says {theirs or 'nothing'}, the unit {ours}")
     if link.get("type") != "link":
@@ -230,10 +241,19 @@ def parse_unit(text: str) -> dict[str, str]:
     return {**found, "Options": ",".join(o for o in options if o != "nofail")}
 
 
+def _without_tag(unit: dict[str, str], mount: Mount) -> dict[str, str]:
+    """The generator turns LABEL=x into the link udev makes; a unit keeps the tag, or PID 1 waits for that link."""
+    tag, _, name = mount.what.partition("=")
+    link = f"/dev/disk/by-{tag.lower()}/{name}"
+    return {**unit, "What": mount.what} if unit.get("What") == link else unit
+
+
 def _judge_fstab(layout: Layout, facts: Sequence[Facts]) -> Verdict:
-    expected = "the generated file, and findmnt --verify finds nothing"
+    expected = "the generated file" + (", and findmnt --verify finds nothing" if len(facts) > 1 else "")
     if data(facts[0]) != render_fstab(layout).encode("utf-8", "surrogateescape"):
         return broken(expected, trouble(facts[0]) or "another /etc/fstab")
+    if len(facts) == 1:
+        return kept(expected, f"{len(layout.mounts)} lines")
     said = text(facts[1]).strip()
     if facts[1].get("status") != 0 or "Success, no errors or warnings detected" not in said:
         words = [line.strip() for line in said.splitlines() if "[" in line and "[ ]" not in line]

@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 from rofs.errors import render_key_path
 from rofs.profile import Profile
 from rofs.verify.check import Outcome
-from rofs.verify.session import Session
+from rofs.verify.session import BootRecord, Session
 
 SCHEMA = "rofs/report/v1"
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -56,7 +56,7 @@ def render_json(report: Report) -> str:
         "notes": list(report.notes),
         "boots": [
             {
-                "number": b.number, "ended": b.result.status, "reason": b.result.reason,
+                "number": b.number, "title": b.title, "ended": b.result.status, "reason": b.result.reason,
                 "seconds": round(b.result.seconds, 2), "accelerator": b.result.accel_seen, "cmdline": b.cmdline,
             }
             for b in session.boots
@@ -78,7 +78,7 @@ def render_junit(report: Report) -> str:
     for record in report.session.boots:
         outcomes = [o for o in report.session.outcomes if o.boot == record.number]
         suite = ET.SubElement(
-            root, "testsuite", name=f"boot {record.number}", tests=str(len(outcomes)), errors="0", skipped="0",
+            root, "testsuite", name=_boot_name(record), tests=str(len(outcomes)), errors="0", skipped="0",
             failures=str(sum(not o.verdict.ok for o in outcomes)), time=f"{record.result.seconds:.3f}",
         )  # fmt: skip
         for outcome in outcomes:
@@ -94,6 +94,10 @@ def render_junit(report: Report) -> str:
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
+def _boot_name(record: BootRecord) -> str:
+    return f"boot {record.number}" + (f" ({record.title})" if record.title else "")
+
+
 def _xml(text: str) -> str:
     """XML 1.0 has no way to say a control character."""
     return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
@@ -107,7 +111,7 @@ def render_text(report: Report) -> str:
         f"{report.profile.name} {session.arch.name}: {'accepted' if session.accepted else 'REJECTED'}",
         f"{len(session.outcomes)} checks over {len(session.boots)} boots, {len(report.broken)} broken",
         f"accelerator: {ran} ({session.accel.reason})",
-        *(f"boot {b.number}: {b.result.seconds:.1f} s, {b.result.reason}, cmdline: {b.cmdline}" for b in session.boots),
+        *(f"{_boot_name(b)}: {b.result.seconds:.1f} s, {b.result.reason}, cmdline: {b.cmdline}" for b in session.boots),
         *report.notes,
     ]
     for title, chosen in (("broken", report.broken), ("kept", [o for o in session.outcomes if o.verdict.ok])):

@@ -4,27 +4,38 @@
 from __future__ import annotations
 
 import io
+import secrets
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from rofs.errors import MachineError
 from rofs.image.cpio import CpioEntry, append, write_newc
 from rofs.image.manifest import hash_file
+from rofs.layout import persistent_stores, store_file
 from rofs.machine.accel import Accel
 from rofs.machine.arch import ARCHES, Arch
 from rofs.machine.disk import allocated, make_overlay
 from rofs.machine.qemu import Boot, BootResult, Disk, boot
+from rofs.profile import Persistent
 from rofs.progress import Progress, Step
+from rofs.run import run
 from rofs.verify import probe_wire as wire
-from rofs.verify.check import Facts, Outcome, Verdict, decide
-from rofs.verify.checks import BOOTS, Plan, boot_checks, judge, make_plan
+from rofs.verify.check import Check, Facts, Outcome, Verdict, decide, text, trouble
+from rofs.verify.checks import Plan, asked, boot_checks, judge, make_plan
 from rofs.verify.contract import Contract
+from rofs.verify.faults import break_disk
+from rofs.verify.identity import Seen, compare_boots, has_sshd, remember
+from rofs.verify.login import Identity, Login
+from rofs.verify.scenario import Scenario, scenarios
 
 SHIPPED = ("rootfs.squashfs", "vmlinuz", "initrd.img")
 BOOT_TIMEOUT_S = 600
 """A Debian boot takes 10 s under TCG; shared machines have been seen ten times slower."""
+SSH_PORT = 22
+LOGIN_TIMEOUT_S = 120
 
 _UNIT = """\
 [Unit]
@@ -56,6 +67,7 @@ class BootRecord:
     """What is worth saying of one boot."""
 
     number: int
+    title: str
     result: BootResult
     answered: int
     asked: int
@@ -77,52 +89,138 @@ class Session:
         return bool(self.outcomes) and all(o.verdict.ok for o in self.outcomes)
 
 
-def verify_image(image: Path, contract: Contract, accel: Accel, work: Path, logs: Path, progress: Progress) -> Session:
-    """Boot `image` cold twice on one copy-on-write disk and judge every check.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is to be verified, and with what.
 
-    `work` is scratch, `logs` gets console and QEMU output. MachineError if QEMU cannot run at all;
-    a guest that hangs or panics is an outcome.
+    `state` are disks of a device to use instead of the published ones, by the store's name. `identity`
+    is the private key of one of the image's users, to prove that a login works; `boots` ends it early.
     """
-    arch = ARCHES[contract.architecture]
-    before = {name: hash_file(image / name) for name in SHIPPED}
-    disk = make_overlay(image / "rootfs.squashfs", work / "root.qcow2", log=logs / "qemu.log")
+
+    image: Path
+    contract: Contract
+    accel: Accel
+    work: Path
+    logs: Path
+    state: Mapping[str, Path] = field(default_factory=dict)
+    identity: Identity | None = None
+    boots: int | None = None
+
+    @property
+    def arch(self) -> Arch:
+        """The image's."""
+        return ARCHES[self.contract.architecture]
+
+    @property
+    def sequence(self) -> tuple[Scenario, ...]:
+        """Every boot that is due; `boots` may end it early."""
+        return scenarios(self.contract.layout.profile, kept=bool(self.state))
+
+    @property
+    def stores(self) -> tuple[Persistent, ...]:
+        """What persists, in the order of the disks."""
+        return persistent_stores(self.contract.layout.profile)
+
+
+def find_identity(contract: Contract, key: Path | None) -> Identity | None:
+    """Whose private key this is, by the authorized_keys of the image; MachineError if nobody's."""
+    if key is None:
+        return None
+    public = run(["ssh-keygen", "-y", "-P", "", "-f", str(key.absolute())], timeout_s=30).stdout.split()[:2]
+    layout = contract.layout
+    for user in layout.profile.users:
+        path = user.home_path / ".ssh/authorized_keys"
+        lines = next((e.content for e in contract.entries if e.path == path), b"").decode().splitlines()
+        if any(" ".join(public) in line for line in lines):
+            return Identity(user=user.name, key=key.absolute())
+    raise MachineError(f"{key} is the key of no user of the image: authorized_keys has its public half nowhere")
+
+
+def verify_image(request: Request, progress: Progress) -> Session:
+    """Boot the image cold, again and again, on copy-on-write disks, and judge every check.
+
+    MachineError if QEMU cannot run at all; a guest that hangs or panics is an outcome.
+    """
+    arch = request.arch
+    files = (*SHIPPED, *(store_file(store) for store in request.stores))
+    before = {name: hash_file(request.image / name) for name in files}
+    root = make_overlay(request.image / "rootfs.squashfs", request.work / "root.qcow2", log=request.logs / "qemu.log")
+    stores = _store_disks(request)
     boots: list[BootRecord] = []
     outcomes: list[Outcome] = []
-    for number in range(1, BOOTS + 1):
-        with progress.step(f"{arch.name}: boot {number} of {BOOTS} ({accel.name})") as step:
-            plan = _plan(contract, number)
-            record, answers = _boot(image, contract, accel, number, plan, disk, work, logs, step)
-        boots.append(record)
-        outcomes.append(_boot_outcome(record))
-        if record.answered == 0:
+    seen: Seen = {}
+    sequence = request.sequence[: request.boots]
+    for scenario in sequence:
+        name = f"boot {scenario.number} of {len(sequence)}" + (f", {scenario.title}" if scenario.title else "")
+        with progress.step(f"{arch.name}: {name} ({request.accel.name})") as step:
+            disks = (Disk(path=root, format="qcow2"), *_disks(request, scenario, stores))
+            result = _boot(request, scenario, disks, step)
+        boots.append(result.record)
+        if scenario.state == "lost" and _refuses(request):
+            outcomes.append(_refusal_outcome(request, scenario, result.record))
+            continue
+        outcomes.append(_boot_outcome(result.record))
+        if result.record.answered == 0:
             break  # nothing to judge but that
-        outcomes += judge(plan, number, answers)
-    outcomes.append(_disk_outcome(disk, len(boots)))
-    outcomes.append(_files_outcome(before, {name: hash_file(image / name) for name in SHIPPED}, len(boots)))
-    return Session(arch=arch, accel=accel, boots=tuple(boots), outcomes=tuple(outcomes))
+        outcomes += judge(result.plan, scenario.number, result.answers)
+        outcomes += result.outcomes
+        now = remember(asked(result.plan, result.answers))
+        if scenario.state != "lost":
+            outcomes += compare_boots(request.contract.layout, scenario, seen, now)
+            seen = now
+    outcomes.append(_disk_outcome(root, len(boots)))
+    outcomes.append(_files_outcome(before, {name: hash_file(request.image / name) for name in files}, len(boots)))
+    return Session(arch=arch, accel=request.accel, boots=tuple(boots), outcomes=tuple(outcomes))
 
 
-def _plan(contract: Contract, number: int) -> Plan:
-    """The first boot ends by a clean shutdown, the last one by a power cut."""
-    checks = boot_checks(contract.layout, contract.entries, number)
-    return make_plan(checks, wire.poweroff("clean" if number < BOOTS else "cut"))
+def _refuses(request: Request) -> bool:
+    return any(store.on_failure == "refuse" for store in request.stores)
 
 
-def _boot(
-    image: Path,
-    contract: Contract,
-    accel: Accel,
-    number: int,
-    plan: Plan,
-    disk: Path,
-    work: Path,
-    logs: Path,
-    step: Step,
-) -> tuple[BootRecord, dict[int, Facts]]:
-    arch = ARCHES[contract.architecture]
-    initrd = work / f"initrd-{number}.img"
-    append(image / "initrd.img", probe_archive(arch, plan.ops), initrd)
-    cmdline = f"{(image / 'cmdline').read_text().strip()} {suffix(arch)}"
+def _store_disks(request: Request) -> tuple[Disk, ...]:
+    """Copy-on-write over the published images, or over those that the caller brought."""
+    disks = []
+    for number, store in enumerate(request.stores, start=1):
+        base = request.state.get(store.name, request.image / store_file(store))
+        out = request.work / f"store-{number}.qcow2"
+        disks.append(Disk(path=make_overlay(base, out, log=request.logs / "qemu.log"), format="qcow2"))
+    return tuple(disks)
+
+
+def _disks(request: Request, scenario: Scenario, stores: tuple[Disk, ...]) -> tuple[Disk, ...]:
+    if scenario.state != "lost":
+        return stores
+    broken = []
+    for number, store in enumerate(request.stores, start=1):
+        out = request.work / f"store-{number}.{scenario.fault}"
+        broken.append(
+            break_disk(scenario.fault, request.image / store_file(store), out, log=request.logs / "faults.log")
+        )
+    return tuple(disk for disk in broken if disk is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Booted:
+    """One boot: how it went, what was asked and answered, and what was seen from outside."""
+
+    record: BootRecord
+    plan: Plan
+    answers: dict[int, Facts]
+    outcomes: tuple[Outcome, ...]
+
+
+def _boot(request: Request, scenario: Scenario, disks: tuple[Disk, ...], step: Step) -> _Booted:
+    contract, arch = request.contract, request.arch
+    checks = boot_checks(contract.layout, contract.entries, scenario)
+    login = _Outside(request, scenario) if request.identity and has_sshd(contract.entries) else None
+    if login is not None:
+        checks = (*checks, login.check())
+    plan = make_plan(checks, wire.poweroff(scenario.ends))
+    initrd = request.work / f"initrd-{scenario.number}.img"
+    append(request.image / "initrd.img", probe_archive(arch, plan.ops), initrd)
+    words = [(request.image / "cmdline").read_text().strip(), suffix(arch)]
+    if scenario.state == "reset" and contract.layout.profile.state is None:
+        words.append("rofs.reset=1")  # there is no place for the flag
     answers: dict[int, Facts] = {}
 
     def on_line(line: str) -> None:
@@ -131,14 +229,79 @@ def _boot(
             answers[event.id] = event.facts
             step.update(f"{len(answers)} of {len(plan.ops)} answers")
 
-    request = Boot(
-        arch=arch, accel=accel, kernel=image / "vmlinuz", initrd=initrd, cmdline=cmdline,
-        disks=(Disk(path=disk, format="qcow2"),), work=work, console=logs / f"console-{number}.log",
-        memory_bytes=contract.layout.profile.verify.memory_bytes,
+    boot_request = Boot(
+        arch=arch, accel=request.accel, kernel=request.image / "vmlinuz", initrd=initrd, cmdline=" ".join(words),
+        disks=disks, work=request.work, console=request.logs / f"console-{scenario.number}.log",
+        memory_bytes=contract.layout.profile.verify.memory_bytes, forward=SSH_PORT if login else None,
     )  # fmt: skip
-    result = boot(request, on_line, timeout_s=BOOT_TIMEOUT_S, log=logs / "qemu.log")
-    record = BootRecord(number=number, result=result, answered=len(answers), asked=len(plan.ops), cmdline=cmdline)
-    return record, answers
+    result = boot(
+        boot_request, on_line, timeout_s=BOOT_TIMEOUT_S, log=request.logs / "qemu.log",
+        on_forward=login.start if login else None,
+    )  # fmt: skip
+    initrd.unlink()
+    record = BootRecord(
+        number=scenario.number, title=scenario.title, result=result, answered=len(answers), asked=len(plan.ops),
+        cmdline=" ".join(words),
+    )  # fmt: skip
+    return _Booted(record=record, plan=plan, answers=answers, outcomes=(login.outcome(),) if login else ())
+
+
+class _Outside:
+    """The login of a user over the forwarded port, while the guest waits for what it leaves."""
+
+    def __init__(self, request: Request, scenario: Scenario) -> None:
+        self._request, self._scenario = request, scenario
+        self._mark = f"/dev/shm/rofs-login-{secrets.token_hex(8)}"  # noqa: S108 - the guest's
+        self._login: Login | None = None
+
+    def start(self, port: int) -> None:
+        """Called when the port is known; a reset and a broken state bring another host key."""
+        assert self._request.identity is not None  # noqa: S101 - for the type checker
+        same = self._scenario.state in ("new", "used", "kept")
+        hosts = self._request.work / ("known_hosts" if same else f"known_hosts-{self._scenario.number}")
+        self._login = Login(
+            self._request.identity, port, known_hosts=hosts, command=f"touch {self._mark}",
+            log=self._request.logs / "ssh.log",
+        )  # fmt: skip
+        self._login.start()
+
+    def check(self) -> Check:
+        """In the guest: the file that only the login can have made, by its owner."""
+        identity = self._request.identity
+        assert identity is not None  # noqa: S101 - for the type checker
+        wait = f"until test -e {self._mark}; do sleep 0.2; done; stat -c %U {self._mark}; rm {self._mark}"
+        return Check(
+            promise="ssh", subject=f"{identity.user} logs in with the key", at=(), phase="after",
+            ops=(wire.shell(LOGIN_TIMEOUT_S, wait),), judge=partial(_judge_login, identity.user),
+        )  # fmt: skip
+
+    def outcome(self) -> Outcome:
+        """From outside: what ssh said."""
+        ok, words = self._login.finish() if self._login else (False, "no port was forwarded")
+        return _outcome(
+            self._scenario.number, "ssh", "seen from outside", decide(ok, "a login over the network", words)
+        )
+
+
+def _judge_login(user: str, facts: Sequence[Facts]) -> Verdict:
+    seen = text(facts[0]).strip()
+    return decide(seen == user, f"a login of {user}", trouble(facts[0]) or f"a file of {seen or 'nobody'}")
+
+
+def _refusal_outcome(request: Request, scenario: Scenario, record: BootRecord) -> Outcome:
+    """The initrd must give up before anything of the system runs, and say why."""
+    lines = [line for line in record.result.console.splitlines() if "(on_failure: refuse)" in line]
+    reset = "reset itself" in record.result.reason
+    ok = record.answered == 0 and reset and bool(lines)
+    seen = (
+        lines[0].partition("rofs: ")[2] if lines else f"no refusal on the console; {_last_words(record.result.console)}"
+    )
+    seen += f"; {record.result.reason}" + (f"; {record.answered} answers" if record.answered else "")
+    at = next(store.at for store in request.stores if store.on_failure == "refuse")
+    return Outcome(
+        boot=scenario.number, promise="state", subject=f"refused ({scenario.title})", at=at,
+        verdict=decide(ok, "the initrd refuses, says why, and the kernel's panic reboots", seen),
+    )  # fmt: skip
 
 
 def suffix(arch: Arch) -> str:

@@ -37,10 +37,6 @@ def system_checks(profile: Profile) -> Iterator[Check]:
         ops=(wire.run(60, "journalctl", "--boot", "--no-pager", "--quiet", "--output=cat", *_SAID_BY_PID_1),),
         judge=_judge_cycles,
     )  # fmt: skip
-    yield Check(
-        promise="machine-id", subject="transient", at=("machine_id",), ops=(wire.read("/etc/machine-id"),),
-        judge=_judge_machine_id,
-    )  # fmt: skip
     for index, unit in enumerate(profile.verify.units):
         yield Check(
             promise="verify.units", subject=unit, at=("verify", "units", index),
@@ -81,13 +77,6 @@ def _judge_cycles(facts: Sequence[Facts]) -> Verdict:
     if cycles or facts[0].get("dropped") or not any(line.startswith(_FIRST_WORDS) for line in lines):
         return broken(expected, "; ".join(cycles[:4]) or f"the journal is not whole: {len(lines)} lines of PID 1")
     return kept(expected, f"none in {len(lines)} lines, from the first job on")
-
-
-def _judge_machine_id(facts: Sequence[Facts]) -> Verdict:
-    """Empty in the image, so PID 1 makes one each boot (note 23)."""
-    seen = text(facts[0]).strip()
-    ok = re.fullmatch("[0-9a-f]{32}", seen) is not None
-    return decide(ok, "32 hexadecimal digits", trouble(facts[0]) or seen or "an empty file")
 
 
 def _judge_active(facts: Sequence[Facts]) -> Verdict:

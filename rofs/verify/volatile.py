@@ -7,21 +7,22 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 
-from rofs.layout import PAGE_BYTES, VOLATILE, WRITABLE, Layout, Mount, Promise, image_path
+from rofs.layout import PAGE_BYTES, PERSISTENT, VOLATILE, WRITABLE, Layout, Mount, Promise, image_path
 from rofs.verify import probe_wire as wire
 from rofs.verify.check import Check, Facts, Verdict, broken, decide, names, trouble
+from rofs.verify.scenario import Scenario
 
 CANARY = ".rofs-canary"
 _MOST_INODES_TRIED = 32768
 
 
-def volatile_checks(layout: Layout, boot: int) -> Iterator[Check]:
-    """Boot 1 leaves canaries, boot 2 looks for them before it writes anything."""
+def volatile_checks(layout: Layout, scenario: Scenario) -> Iterator[Check]:
+    """A boot leaves canaries everywhere, the next one looks for them before it writes anything."""
     for mount in layout.mounts:
         if mount.promise not in WRITABLE:
             continue
         where = str(mount.where)
-        if boot > 1:
+        if scenario.finds_canaries and not survives(layout, mount):
             yield Check(
                 promise="volatile", subject=where, at=mount.at, ops=(wire.list_dir(where),), judge=_judge_gone,
             )  # fmt: skip
@@ -29,16 +30,30 @@ def volatile_checks(layout: Layout, boot: int) -> Iterator[Check]:
             promise="writable", subject=where, at=mount.at, ops=(wire.write(where),), judge=_judge_writable,
             phase="loud",
         )  # fmt: skip
-        if mount.promise in (Promise.OVERLAY_TMPFS, Promise.BIND_TMPFS):
+        if mount.promise in (Promise.OVERLAY_TMPFS, Promise.BIND_TMPFS) or (
+            mount.promise is Promise.OVERLAY_STATE and scenario.state != "kept"
+        ):
             yield from _content_checks(layout, mount)
-        if boot == 1 and mount.promise in VOLATILE:
+        if scenario.number == 1 and mount.promise in VOLATILE:
             yield from _cap_checks(mount)
-        if boot == 1:
+        if scenario.leaves_canaries:
             yield Check(
                 promise="canary", subject=where, at=mount.at, phase="after",
-                ops=(wire.canary(f"{where}/{CANARY}", "rofs"), wire.sync(), wire.list_dir(where)),
+                ops=(wire.canary(f"{where}/{CANARY}", canary_text(scenario.number)), wire.sync(), wire.list_dir(where)),
                 judge=_judge_canary,
             )  # fmt: skip
+
+
+def survives(layout: Layout, mount: Mount) -> bool:
+    """Whether what is written there is there after a cold restart."""
+    if mount.promise is Promise.BIND_RW:
+        return survives(layout, layout.owner(PurePosixPath(mount.what)))
+    return mount.promise in PERSISTENT
+
+
+def canary_text(number: int) -> str:
+    """Which boot wrote it."""
+    return f"rofs boot {number}"
 
 
 def _judge_gone(facts: Sequence[Facts]) -> Verdict:
@@ -68,8 +83,8 @@ def _judge_writable(facts: Sequence[Facts]) -> Verdict:
 
 
 def _content_checks(layout: Layout, mount: Mount) -> Iterator[Check]:
-    """An overlay shows the image's content; so does a bind that is seeded from it."""
-    seeded = mount.promise is Promise.OVERLAY_TMPFS or any(
+    """An overlay shows the image's content; so does a bind that is seeded from it at each boot."""
+    seeded = mount.promise in (Promise.OVERLAY_TMPFS, Promise.OVERLAY_STATE) or any(
         p.seed == PurePosixPath(image_path(mount.where)) for p in layout.prepares
     )
     if seeded:
