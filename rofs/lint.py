@@ -17,6 +17,7 @@ from rofs.layout import (
     BACKING,
     DEFAULT_SIZE_BYTES,
     MACHINE_ID,
+    PAGE_BYTES,
     RUN,
     SYSTEM_OWNED,
     UNIT_DIR,
@@ -461,6 +462,33 @@ def rule_units(profile: Profile, facts: TreeFacts) -> Found:
             yield _problem(profile, at, "unknown-unit", f"no unit {name!r} in the tree", did_you_mean(name, known))
 
 
+def rule_seeds_fit(profile: Profile, facts: TreeFacts) -> Found:
+    """seed-size: what is seeded must fit into its file system, and into the tmpfs that may stand in for it."""
+    seeded: dict[str, int] = {}
+    for decl in profile.mounts:
+        if (decl.on_state or decl.store) and decl.type != "overlay" and decl.seed == "image":
+            name = decl.store.name if decl.store else "state"
+            seeded[name] = seeded.get(name, 0) + _disk_use(facts, decl.path)
+    for store in persistent_stores(profile):
+        need = seeded.get(store.name, 0)
+        rooms = [("size", store.size_bytes * 3 // 4)]  # the journal, the inodes and root's reserve take the rest
+        if store.on_failure == "volatile":
+            rooms.append(("volatile_size", store.volatile_bytes))
+        for key, room in rooms:
+            if need > room:
+                yield _problem(
+                    profile, (*store.at, key), "seed-size",
+                    f"the seeds take {need >> 10}K, {key} has room for {room >> 10}K", f"raise {key}",
+                )  # fmt: skip
+
+
+def _disk_use(facts: TreeFacts, path: PurePosixPath) -> int:
+    """Bytes of everything below a path of the tree, in whole pages; a name takes one itself."""
+    below = (node for name, node in facts.nodes.items() if name.startswith(f"{path}/"))
+    return sum(PAGE_BYTES + -(-node.size // PAGE_BYTES) * PAGE_BYTES for node in below)
+
+
 TREE_RULES: tuple[Callable[[Profile, TreeFacts], Found], ...] = (
     rule_init, rule_accounts, rule_user_clash, rule_paths, rule_hidden_home, rule_bind_source_exists, rule_units,
+    rule_seeds_fit,
 )  # fmt: skip
