@@ -13,7 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 from rofs import __version__
-from rofs.errors import Interrupted, ProfileError, Rejected, RofsError, ToolError
+from rofs.errors import Interrupted, MachineError, ProfileError, Rejected, RofsError, ToolError
 from rofs.machine.arch import ARCHES
 
 EPILOG = """\
@@ -247,7 +247,10 @@ def verify(options: argparse.Namespace) -> int:
     from rofs.verify.again import verify_again
 
     progress = make_progress(sys.stderr, options.progress)
-    state = {name or "state": Path(file) for name, _, file in (_named(word) for word in options.state)}
+    named = [_named(word) for word in options.state]
+    state = dict(named)
+    if len(state) < len(named):
+        raise MachineError("--state: two files for one file system")
     report = verify_again(
         options.image, options.report or options.image, not options.no_manifest, progress, state=state,
         identity=options.identity, boots=options.boots,
@@ -259,10 +262,10 @@ def verify(options: argparse.Namespace) -> int:
     return 0
 
 
-def _named(word: str) -> tuple[str, str, str]:
-    """`FILE` or `/PATH=FILE`: only a path of the image is followed by `=`."""
-    name, sep, file = word.rpartition("=")
-    return (name, sep, file) if sep and (name == "state" or name.startswith("/")) else ("state", "", word)
+def _named(word: str) -> tuple[str, Path]:
+    """`FILE`, `state=FILE` or `/PATH=FILE`: what it is of, and the file."""
+    name, sep, file = word.partition("=")
+    return (name, Path(file)) if sep and (name == "state" or name.startswith("/")) else ("state", Path(word))
 
 
 def check(options: argparse.Namespace) -> int:

@@ -71,6 +71,9 @@ def _check_state(contract: Contract, state: Mapping[str, Path]) -> None:
             raise MachineError(f"the image has no {name}" + (f", it has {', '.join(known)}" if known else ""))
         if not path.is_file():
             raise MachineError(f"{path} is no image of a disk")
+    if missing := [name for name in known if state and name not in state]:
+        more = " ".join(f"--state {name}=FILE" for name in missing)
+        raise MachineError(f"all that persists belongs together: give {more} too")
 
 
 def _compare(image: Path, use_manifest: bool) -> tuple[str, ...]:

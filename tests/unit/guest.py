@@ -4,23 +4,50 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
+from string import ascii_lowercase
 from typing import Any
 
 from layouts import P
 
 from rofs.entry import Entry
 from rofs.generate.escape import fstab_field, unit_name
-from rofs.generate.mounts import render_fstab, render_unit
-from rofs.layout import UNIT_DIR, Layout, Mount, Promise, Role, image_path, is_within
-from rofs.verify.check import Check, Verdict
+from rofs.generate.identity import HOST_KEY
+from rofs.generate.mounts import render_unit
+from rofs.layout import (
+    DATA,
+    EVENTS,
+    IMAGE,
+    MACHINE_ID,
+    PERSISTENT,
+    SAFE_OVERLAY,
+    STATE,
+    UNIT_DIR,
+    WRITABLE,
+    Layout,
+    Mount,
+    Promise,
+    Role,
+    as_volatile,
+    is_within,
+    persistent_stores,
+)
+from rofs.verify.check import Check, Verdict, text
+from rofs.verify.checks import boot_checks, judge, make_plan
 from rofs.verify.mounts import GENERATOR_DIR
-from rofs.verify.probe_wire import Op, quote
-from rofs.verify.volatile import CANARY
+from rofs.verify.probe_wire import Op, poweroff, quote
+from rofs.verify.scenario import Scenario
+from rofs.verify.volatile import CANARY, canary_text
 
 Answer = dict[str, Any]
+Rule = Answer | Callable[[Answer], Answer]
+COLD = Scenario(number=1, state="none", ends="clean", attacked=True)
+AGAIN = Scenario(number=2, state="none", ends="cut", last=True)
+KEPT_ID = str(DATA / "identity/machine-id")
+SEED = str(DATA / "identity/random-seed")
 SYSTEM = """\
 2 1 0:5 / /dev rw,nosuid - devtmpfs devtmpfs rw
 3 1 0:21 / /proc rw,nosuid,nodev,noexec,relatime - proc proc rw
@@ -31,11 +58,15 @@ SYSTEM = """\
 8 5 0:26 / /run/credentials/systemd-sysctl.service ro,nosuid - ramfs none rw,mode=700
 """
 JOURNAL = "systemd 252 running\nQueued start job for default target graphical.target.\nReached target\n"
+SSHD = f"port 22\naddressfamily any\nhostkey {HOST_KEY}\nhostkeyagent none\nloglevel INFO\n"
+WHY_LOST = "no file system after 5 s"
 ATTACKS = (
     "create", "mkdir", "open-write", "unlink", "rename", "rename-self", "chmod", "remount", "rename-over",
     "rename-parents",
 )  # fmt: skip
 OTHER_ERRNO = {"remount": None, "rename-over": "EXDEV", "rename-self": "EBUSY", "rename-parents": "EBUSY"}
+_drawn = itertools.count(1)
+"""What the kernel's random numbers are here: never the same twice."""
 
 
 def content(raw: bytes | str) -> Answer:
@@ -49,38 +80,126 @@ def ran(said: str, status: int = 0) -> Answer:
     return {**content(said), "status": status, "seconds": 0.1, "dropped": 0}
 
 
-class Guest:
-    """Answers each operation; `rules` go first, so that a test can lie about one of them."""
+def replaced(old: str, new: str) -> Callable[[Answer], Answer]:
+    """A rule: the same answer with one word changed."""
 
-    def __init__(self, layout: Layout, entries: Sequence[Entry], boot: int = 1) -> None:
-        self.layout, self.boot = layout, boot
+    def lie(true: Answer) -> Answer:
+        assert old in text(true), text(true)
+        return {**true, **content(text(true).replace(old, new))}
+
+    return lie
+
+
+def mounted(guest: Guest, path: str, old: str, new: str) -> Guest:
+    """The same guest, with one word of one line of its mount table changed."""
+    (line,) = [row for row in guest.table.splitlines(keepends=True) if row.split(" ")[4] == path]
+    assert line.count(old) == 1, line
+    guest.table = guest.table.replace(line, line.replace(old, new))
+    return guest
+
+
+def rejected(guest: Guest) -> dict[str, str]:
+    """The checks of a whole boot that this guest breaks, by name, and what was seen."""
+    layout, entries, scenario = guest.layout, tuple(guest.entries.values()), guest.scenario
+    plan = make_plan(boot_checks(layout, entries, scenario), poweroff("clean"))
+    answers = {number: guest(op) for number, op in enumerate(plan.ops[:-1], 1)}
+    outcomes = judge(plan, scenario.number, answers)
+    return {f"{o.promise}: {o.subject}": o.verdict.seen for o in outcomes if not o.verdict.ok}
+
+
+class Guest:
+    """Answers each operation; `rules` go first, so that a test can lie about one of them.
+
+    `disk` is what persists, by path; without it the guest has what the boots before it left.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        entries: Sequence[Entry],
+        scenario: Scenario = COLD,
+        disk: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self.layout, self.scenario = layout, scenario
+        self.live = as_volatile(layout) if scenario.state == "lost" else layout
         self.entries = {str(e.path): e for e in entries}
-        self.rules: dict[str, Answer | Callable[[Answer], Answer]] = {}
-        self.table = SYSTEM + "".join(self.row(i, m) for i, m in enumerate(layout.mounts, 100))
+        self.rules: dict[str, Rule] = {}
+        self.visitor = ""
+        self.files = dict(self.left() if disk is None else disk)
+        self.settle()
+        self.table = SYSTEM + "".join(self.row(i, m) for i, m in enumerate(self.live.mounts, 100))
+
+    # --- what persists ----------------------------------------------------------------------------
+
+    def left(self) -> dict[str, bytes]:
+        """What the boot before wrote to the disks that this one has."""
+        if not self.scenario.finds_canaries or self.scenario.state in ("none", "reset"):
+            return {}
+        words = canary_text(self.scenario.number - 1).encode()
+        paths = {self.resolve(m.where) for m in self.layout.mounts if m.promise in WRITABLE}
+        return {f"{p}/{CANARY}": words for p in paths if self.persists(p)}
+
+    def settle(self) -> None:
+        """The initrd and the system make what a machine has of its own, where it has none yet."""
+        kept = self.layout.profile.machine_id == "state"
+        if kept:
+            self.files.setdefault(KEPT_ID, f"{next(_drawn):032x}\n".encode())
+        self.files[str(MACHINE_ID)] = self.files[KEPT_ID] if kept else f"{next(_drawn):032x}\n".encode()
+        key = str(DATA / "identity/key" if self.layout.profile.state else HOST_KEY)
+        self.files.setdefault(key, b"ssh-ed25519 AAAA%d" % next(_drawn))
+        self.public_key = self.files[key].decode()
+        if self.layout.profile.state:
+            self.files[SEED] = b"%0512d" % next(_drawn)
+
+    def resolve(self, path: PurePosixPath) -> PurePosixPath:
+        """The path whose mount holds it, behind a writable bind."""
+        owner = self.layout.owner(path)
+        return self.resolve(P(owner.what) / path.relative_to(owner.where)) if owner.promise is Promise.BIND_RW else path
+
+    def persists(self, path: PurePosixPath) -> bool:
+        """Whether a file there is on a disk."""
+        return is_within(path, STATE) or self.layout.owner(path).promise in PERSISTENT
+
+    def disk(self) -> dict[str, bytes]:
+        """What the next boot on the same disks finds; the machine-id in /etc is made anew from the kept one."""
+        return {p: raw for p, raw in self.files.items() if self.persists(P(p)) and P(p) != MACHINE_ID}
+
+    # --- what is mounted --------------------------------------------------------------------------
 
     def row(self, number: int, mount: Mount) -> str:
         """The line of /proc/1/mountinfo."""
         flags = [o for o in mount.options if o in ("ro", "rw", "nosuid", "nodev", "noexec", "noatime")]
         flags = flags if "ro" in flags or "rw" in flags else ["rw", *flags]
+        flags += [] if "noatime" in flags else ["relatime"]
         device, root, fstype, source, settings = self.shows(mount.where, mount)
         where = fstab_field(str(mount.where)).replace("#", "\\043")
-        left = f"{number} 1 {device} {fstab_field(root)} {where} {','.join(flags)},relatime"
+        left = f"{number} 1 {device} {fstab_field(root)} {where} {','.join(flags)}"
         return f"{left} - {fstype} {source} {fstab_field(settings)}\n"
 
     def shows(self, path: PurePosixPath, mount: Mount) -> tuple[str, str, str, str, str]:
         """Device, path in it, type, source and options of the file system at `path` in `mount`."""
         if mount.is_bind:
             what = P(mount.what)
-            found = [m for m in self.layout.mounts if is_within(what, m.where) and m.where != mount.where]
+            found = [m for m in self.live.mounts if is_within(what, m.where) and m.where != mount.where]
             under = max(found, key=lambda m: len(m.where.parts))
             device, root, *rest = self.shows(what, under)
             return device, str(P(root) / path.relative_to(mount.where)), rest[0], rest[1], rest[2]
         inner = "/" + str(path.relative_to(mount.where)) if path != mount.where else "/"
         if mount.role is Role.ROOT:
             return "254:0", inner, "squashfs", "/dev/vda", "ro,errors=continue"
-        number = self.layout.mounts.index(mount) + 40
-        settings = [o for o in mount.options if "=" in o] + (["mode=700", "inode64"] if mount.type == "tmpfs" else [])
+        if mount.type == "ext4":
+            number = self.disks().index(mount.what)
+            return f"254:{16 * number}", inner, "ext4", f"/dev/vd{ascii_lowercase[number]}", "rw"
+        number = self.live.mounts.index(mount) + 40
+        settings = [o for o in mount.options if "=" in o and o not in SAFE_OVERLAY]  # which are the kernel's defaults
+        settings += ["mode=700", "inode64"] if mount.type == "tmpfs" else []
         return f"0:{number}", inner, mount.type, mount.what, ",".join(["rw", *settings])
+
+    def disks(self) -> list[str]:
+        """The devices in the order of their names."""
+        return ["", *(store.device for store in persistent_stores(self.layout.profile))]
+
+    # --- the operations ---------------------------------------------------------------------------
 
     def __call__(self, op: Op) -> Answer:
         """What the probe would answer."""
@@ -91,45 +210,104 @@ class Guest:
             return rule(true)
         return true if rule is None else rule
 
-    def op_read(self, path: str, _most: str = "") -> Answer:
+    def op_read(self, path: str, most: str = "") -> Answer:
         fixed = {
             "/proc/1/mountinfo": self.table,
             "/sys/class/block/vda/ro": "1\n",
             "/proc/sys/kernel/hostname": self.layout.profile.hostname + "\n",
-            "/etc/machine-id": "0123456789abcdef0123456789abcdef\n",
+            str(EVENTS): "".join(f"{line}\n" for line in self.events()),
+            f"{HOST_KEY}.pub": f"{self.public_key} root@{self.layout.profile.hostname}\n",
         }
-        if path in self.entries and path not in fixed:
-            return content(self.entries[path].content[: int(_most or 1 << 20)])
+        if path in fixed:
+            return content(fixed[path])
+        file = str(self.resolve(P(path)))
+        if file in self.files:
+            return content(self.files[file])
+        if P(path).name == CANARY:
+            return {"errno": "ENOENT"}
+        if (entry := self.entry(path)) is not None:
+            return content(entry.content[: int(most or 1 << 20)])
+        units = {unit_name(m.where): m for m in self.layout.mounts}
+        return content(self.unit(P(path), units[P(path).name]))
+
+    def unit(self, path: PurePosixPath, mount: Mount) -> str:
+        """As rofs made it, or as the fstab-generator does."""
+        made = render_unit(self.layout, mount)
+        if path.parent != GENERATOR_DIR:
+            assert path.parent == UNIT_DIR, path
+            return made
+        tag, _, name = mount.what.partition("=")
+        made = made.replace(f"What={mount.what}\n", f"What=/dev/disk/by-{tag.lower()}/{name}\n") if name else made
+        return made.replace(",nofail", "")
+
+    def events(self) -> Iterator[str]:
+        """What the initrd says."""
+        state, stores = self.scenario.state, persistent_stores(self.layout.profile)
+        seeded = "kept" if state in ("used", "kept") else "seeded"
+        lost = {s.name for s in stores} if state == "lost" else set()
+        if "state" in lost:
+            yield f"state: volatile, {WHY_LOST}"
+        yield from (f"{m.where}: {seeded}" for m in self.layout.mounts if m.promise is Promise.BIND_STATE)
+        if self.layout.profile.state:
+            yield f"state: { {'kept': 'used', 'lost': 'new'}.get(state, state) }"
         for mount in self.layout.mounts:
-            if path == str(UNIT_DIR / unit_name(mount.where)):
-                return content(render_unit(self.layout, mount))
-            if path == str(GENERATOR_DIR / unit_name(mount.where)):
-                return content(render_unit(self.layout, mount).replace(",nofail", ""))
-        return content(render_fstab(self.layout)) if path == "/etc/fstab" else content(fixed[path])
+            if mount.promise is Promise.PARTITION:
+                yield from (f"{name}: volatile, {WHY_LOST}" for name in lost & {str(mount.where)})
+                yield f"{mount.where}: {seeded}"
+
+    def entry(self, path: str) -> Entry | None:
+        """What was generated for a path, also where the image itself is looked at."""
+        inside = is_within(P(path), IMAGE)
+        return self.entries.get(str(P("/") / P(path).relative_to(IMAGE)) if inside else path)
 
     def op_lstat(self, path: str) -> Answer:
-        if path == "/dev/vda":
-            return {"errno": None, "type": "block", "rdev_major": 254, "rdev_minor": 0}
+        if path.startswith("/dev/vd"):
+            return {
+                "errno": None,
+                "type": "block",
+                "rdev_major": 254,
+                "rdev_minor": 16 * ascii_lowercase.index(path[-1]),
+            }
         if path.startswith(str(GENERATOR_DIR)):
             return {"errno": None, "type": "link"}
-        mount = self.layout.mount_at(P(path))
-        if path in self.entries and (mount is None or mount.role is Role.ISLAND):
-            entry = self.entries[path]
+        if path in (str(HOST_KEY), SEED):
+            return {"errno": None, "type": "file", "mode": 0o600, "uid": 0, "gid": 0, "size": 512}
+        mount, entry = self.live.mount_at(P(path)), self.entry(path)
+        if entry is not None and (mount is None or mount.role is Role.ISLAND):
             kind = {"file": "file", "dir": "dir", "symlink": "link"}[entry.kind]
             facts = {"type": kind, "mode": entry.mode, "uid": entry.uid, "gid": entry.gid, "size": len(entry.content)}
             return {"errno": None, **facts, **({"target": quote(entry.target)} if entry.kind == "symlink" else {})}
         assert mount is not None, path
-        return {"errno": None, "type": "dir", "mode": mount.mode, "uid": mount.uid, "gid": mount.gid}
+        kind = "file" if mount.role is Role.IDENTITY else "dir"
+        return {"errno": None, "type": kind, "mode": mount.mode, "uid": mount.uid, "gid": mount.gid}
 
     def op_statvfs(self, path: str) -> Answer:
-        mount = self.layout.owner(P(path))
-        flags = ["relatime"] if self.layout.is_writable(P(path)) else ["ro", "relatime"]
+        mount = self.live.owner(P(path))
+        flags = ["relatime"] if self.live.is_writable(P(path)) else ["ro", "relatime"]
         blocks = (mount.size_bytes or 4096) // 4096
         return {"errno": None, "flags": flags, "frsize": 4096, "blocks": blocks, "files": mount.inodes or 0}
 
     def op_list(self, path: str) -> Answer:
-        canary = [CANARY] if self.boot == 1 and not path.startswith(image_path(P("/"))) else []
-        return {"errno": None, "names": ["a", "b%20c", *canary], "types": "fff", "truncated": False}
+        found = ["lost+found", DATA.name] if path == str(STATE) else ["a", "b%20c"]
+        real = self.resolve(P(path))
+        found += [P(file).name for file in self.files if P(file).parent == real]
+        return {"errno": None, "names": found, "types": "f" * len(found), "truncated": False}
+
+    def op_compare(self, path: str, reference: str, upper: str = "") -> Answer:
+        where = P("/") / P(reference).relative_to(IMAGE)
+        if upper:
+            written = where in MACHINE_ID.parents and self.layout.mount_at(MACHINE_ID) is None
+            entries = (
+                [{"path": "machine-id", "how": "differs", "what": ["size", "content", "mtime"]}] if written else []
+            )
+        else:
+            inner = [m.where for m in self.live.mounts if P(path) in m.where.parents]
+            entries = [{"path": str(p.relative_to(path)), "how": "differs", "what": ["mount"]} for p in inner]
+        counts = {"compared": 9, "equal": 9 - len(entries), "files": 5}
+        return {"errno": None, "entries": entries, **counts, "truncated": False}
+
+    def op_exists(self, path: str) -> Answer:
+        return {"errno": None, "exists": path in self.files}
 
     def op_write(self, _: str) -> Answer:
         return {**dict.fromkeys(("create", "write", "read_back", "rename", "unlink")), "writable": True}
@@ -140,24 +318,25 @@ class Guest:
     def op_fillinodes(self, _: str, count: str) -> Answer:
         return {"errno": "ENOSPC", "made": int(count) - 3, "removed": None}
 
-    def op_canary(self, *_: str) -> Answer:
+    def op_canary(self, path: str, words: str) -> Answer:
+        self.files[str(self.resolve(P(path)))] = words.encode()
         return {"errno": None}
 
     def op_sync(self) -> Answer:
         return {"errno": None}
 
-    def op_exec(self, *_: str) -> Answer:
-        return ran("fine\n")
+    def op_exec(self, _timeout: str, command: str) -> Answer:
+        return ran(f"{self.visitor}\n" if "rofs-login" in command else "fine\n")
 
     def op_attack(self, path: str) -> Answer:
-        owner = self.layout.owner(P(path))
+        owner = self.live.owner(P(path))
         attacks = [{"name": n, "errno": OTHER_ERRNO.get(n, "EROFS"), "effect": False} for n in ATTACKS]
-        if owner.promise is Promise.BIND_RO and "/var" in owner.what:
+        if owner.promise is Promise.BIND_RO and self.live.is_writable(P(owner.what)):
             attacks[ATTACKS.index("remount")]["effect"] = True
         attacks.append({"name": "setxattr-user", "errno": None, "effect": False, "skipped": "no victim"})
         return {"errno": None, "type": "dir", "attacks": attacks}
 
-    def op_run(self, _timeout: str, *argv: str) -> Answer:  # noqa: PLR0911 - a table of programs
+    def op_run(self, _timeout: str, *argv: str) -> Answer:  # noqa: C901, PLR0911 - a table of programs
         profile, last = self.layout.profile, argv[-1]
         match argv[:2]:
             case ("systemctl", "is-system-running"):
@@ -174,10 +353,14 @@ class Guest:
                 return ran(f"127.0.1.1 {last}\n")
             case ("getent", "passwd"):
                 user = next(u for u in profile.users if u.name == last)
-                return ran(f"{last}:x:{user.uid}:{user.uid}:{user.comment}:/home/{last}:{user.shell}\n")
+                return ran(f"{last}:x:{user.uid}:{user.primary_gid}:{user.comment}:{user.home_path}:{user.shell}\n")
             case ("id", _):
                 user = next(u for u in profile.users if u.name == last)
                 return ran(" ".join((last, *user.groups)) + "\n")
+            case ("sshd", "-T"):
+                return ran(SSHD)
+            case ("ssh-keygen", "-y"):
+                return ran(f"{self.public_key}\n")
         assert argv[0] == "findmnt", argv
         return ran("Success, no errors or warnings detected\n")
 

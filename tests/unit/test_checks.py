@@ -3,100 +3,123 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import pytest
-from guest import Guest
-from layouts import HOSTILE, RICH, entries_of, layout_of
+from guest import Answer, Guest
+from state_layouts import TEXTS, boot_of, boots, made
 
-from rofs.layout import Layout
 from rofs.verify import probe_wire as wire
 from rofs.verify.check import Check
-from rofs.verify.checks import BOOTS, boot_checks, judge, make_plan
+from rofs.verify.checks import Plan, asked, boot_checks, judge, make_plan
+from rofs.verify.scenario import Scenario
+
+LAST = wire.poweroff("clean")
+EVERY = [
+    pytest.param(name, scenario, id=f"{name}-{scenario.number}-{scenario.state}")
+    for name in TEXTS
+    for scenario in boots(name)
+]
+COLD = boot_of("rich", "none")
 
 
 @cache
-def checks(text: str, boot: int) -> tuple[Layout, Guest, tuple[Check, ...]]:
-    layout = layout_of(text)
-    entries = entries_of(layout)
-    return layout, Guest(layout, entries, boot), boot_checks(layout, entries, boot)
+def booted(name: str, scenario: Scenario) -> tuple[Plan, Mapping[int, Answer]]:
+    """The whole plan of a boot, and what the honest guest answers."""
+    layout, entries = made(name)
+    plan = make_plan(boot_checks(layout, entries, scenario), LAST)
+    guest = Guest(layout, entries, scenario)
+    return plan, {n: guest(op) for n, op in enumerate(plan.ops[:-1], 1)}
 
 
-EVERY = [
-    pytest.param(text, boot, index, id=f"{name}-{boot}-{check.name}")
-    for name, text in (("rich", RICH), ("hostile", HOSTILE))
-    for boot in (1, 2)
-    for index, check in enumerate(checks(text, boot)[2])
-]
+def alone(check: Check, facts: Sequence[Answer | None]) -> bool:
+    """Whether one check is kept by these answers, None for one that never came."""
+    plan = make_plan([check], LAST)
+    answers = {n: facts[row] for row, n in enumerate(plan.numbers[0])}
+    (outcome,) = judge(plan, 1, {n: answer for n, answer in answers.items() if answer is not None})
+    return outcome.verdict.ok
 
 
-@pytest.mark.parametrize(("text", "boot", "index"), EVERY)
-def test_an_honest_guest_keeps_it(text: str, boot: int, index: int) -> None:
-    _, guest, every = checks(text, boot)
-    verdict = guest.ask(every[index])
-    assert verdict.ok, verdict
-    assert verdict.expected and verdict.seen
+@pytest.mark.parametrize(("name", "scenario"), EVERY)
+def test_an_honest_guest_keeps_them_all(name: str, scenario: Scenario) -> None:
+    plan, answers = booted(name, scenario)
+    outcomes = list(judge(plan, scenario.number, answers))
+    assert [o for o in outcomes if not o.verdict.ok] == []
+    assert len(outcomes) == len(plan.checks) > 20
+    assert all(o.verdict.expected and o.verdict.seen and o.boot == scenario.number for o in outcomes)
 
 
-@pytest.mark.parametrize(("text", "boot", "index"), EVERY)
-def test_no_answer_is_a_broken_promise(text: str, boot: int, index: int) -> None:
-    check = checks(text, boot)[2][index]
+@pytest.mark.parametrize(("name", "scenario"), EVERY)
+def test_no_answer_is_a_broken_promise(name: str, scenario: Scenario) -> None:
     troubles = {"timeout": True}, {"stuck": True}, {"signal": 11}, {"error": "bad line"}
-    for facts in ({}, *troubles, {"errno": "ENOENT"}, {"errno": "EIO"}):
-        verdict = check.judge([facts for _ in check.ops])
-        assert not verdict.ok, facts
-        assert verdict.seen, facts
+    for check in booted(name, scenario)[0].checks:
+        for facts in ({}, *troubles, {"errno": "ENOENT"}, {"errno": "EIO"}):
+            verdict = check.judge([facts for _ in check.ops])
+            assert not verdict.ok, (check.name, facts)
+            assert verdict.seen, (check.name, facts)
 
 
-@pytest.mark.parametrize(("text", "boot", "index"), EVERY)
-def test_one_lost_answer_breaks_it(text: str, boot: int, index: int) -> None:
-    _, guest, every = checks(text, boot)
-    plan = make_plan([every[index]], wire.poweroff("cut"))
-    good = {n: guest(op) for n, op in enumerate(plan.ops[:-1], 1)}
-    (outcome,) = judge(plan, boot, good)
-    assert outcome.verdict.ok
-    for lost, true in good.items():
-        for instead in (None, {**true, "timeout": True}, {**true, "exit_signal": 9}, {"signal": 6}):
-            answers = {n: a for n, a in good.items() if n != lost} | ({lost: instead} if instead else {})
-            (outcome,) = judge(plan, boot, answers)
-            assert not outcome.verdict.ok, plan.ops[lost - 1]
+@pytest.mark.parametrize(("name", "scenario"), EVERY)
+def test_one_lost_answer_breaks_it(name: str, scenario: Scenario) -> None:
+    plan, answers = booted(name, scenario)
+    for check, numbers in zip(plan.checks, plan.numbers, strict=True):
+        facts = [answers[n] for n in numbers]
+        assert alone(check, facts), check.name
+        for row, true in enumerate(facts):
+            for instead in (None, {**true, "timeout": True}, {**true, "exit_signal": 9}, {"signal": 6}):
+                assert not alone(check, [*facts[:row], instead, *facts[row + 1 :]]), (check.name, check.ops[row])
 
 
-def test_looking_comes_before_touching() -> None:
-    for boot in range(1, BOOTS + 1):
-        phases = [c.phase for c in checks(RICH, boot)[2]]
-        assert phases == sorted(phases, key=["quiet", "loud", "after"].index)
-        assert phases[0] == "quiet" and phases[-1] == "after"
-    assert checks(RICH, 1)[2][0].name == "system: running", "which waits for the boot to end"
+@pytest.mark.parametrize(("name", "scenario"), EVERY)
+def test_looking_comes_before_touching(name: str, scenario: Scenario) -> None:
+    checks = booted(name, scenario)[0].checks
+    phases = [c.phase for c in checks]
+    assert phases == sorted(phases, key=["quiet", "loud", "after"].index)
+    assert phases[0] == "quiet" and phases[-1] == "after"
+    assert checks[0].name == "system: running", "which waits for the boot to end"
 
 
-def test_names_are_one_each() -> None:
-    for boot in range(1, BOOTS + 1):
-        names = [c.name for c in checks(RICH, boot)[2]]
-        assert len(set(names)) == len(names)
+@pytest.mark.parametrize(("name", "scenario"), EVERY)
+def test_names_are_one_each(name: str, scenario: Scenario) -> None:
+    names = [c.name for c in booted(name, scenario)[0].checks]
+    assert len(set(names)) == len(names)
 
 
 def test_what_only_looks_is_asked_once_and_the_rest_each_time() -> None:
-    every = checks(RICH, 1)[2]
-    plan = make_plan(every, wire.poweroff("clean"))
-    quiet = [op for c in every if c.phase == "quiet" for op in c.ops]
-    touching = [op for c in every if c.phase != "quiet" for op in c.ops]
+    plan = booted("rich", COLD)[0]
+    quiet = [op for c in plan.checks if c.phase == "quiet" for op in c.ops]
+    touching = [op for c in plan.checks if c.phase != "quiet" for op in c.ops]
     assert len(plan.ops) == len(set(quiet)) + len(touching) + 1
-    assert plan.ops[-1] == wire.poweroff("clean")
+    assert plan.ops[-1] == LAST
     for check, numbers in zip(plan.checks, plan.numbers, strict=True):
         assert tuple(plan.ops[n - 1] for n in numbers) == check.ops
 
 
+def test_the_first_answer_to_an_operation_is_the_one_remembered() -> None:
+    plan = booted("rich", COLD)[0]
+    table = wire.read("/proc/1/mountinfo")
+    reads = [n for n, op in enumerate(plan.ops, 1) if op == table]
+    found = asked(plan, {n: {"errno": None, "n": n} for n in reads})
+    assert found[table]["n"] == reads[0] < reads[-1]
+    assert found[LAST] == {}, "what was not answered"
+    assert set(found) == set(plan.ops)
+
+
 def test_the_table_is_read_before_and_after_everything() -> None:
-    plan = make_plan(checks(RICH, 1)[2], wire.poweroff("clean"))
+    plan = booted("rich", COLD)[0]
     reads = [n for n, op in enumerate(plan.ops, 1) if op == wire.read("/proc/1/mountinfo")]
     assert plan.numbers[-1] == (reads[-1],) and len(reads) > 2
 
 
 def test_an_answer_that_never_came_is_told() -> None:
-    _, guest, every = checks(RICH, 1)
-    plan = make_plan(every, wire.poweroff("clean"))
+    plan = booted("rich", COLD)[0]
     outcomes = list(judge(plan, 1, {}))
-    assert len(outcomes) == len(every) and not any(o.verdict.ok for o in outcomes)
-    honest = {n: guest(op) for n, op in enumerate(plan.ops[:-1], 1)}
-    assert all(o.verdict.ok for o in judge(plan, 1, honest))
+    assert len(outcomes) == len(plan.checks) and not any(o.verdict.ok for o in outcomes)
+
+
+def test_which_boots_attack() -> None:
+    for name in TEXTS:
+        for scenario in boots(name):
+            attacked = [c for c in booted(name, scenario)[0].checks if c.promise == "immutable"]
+            assert bool(attacked) == scenario.attacked == (scenario.number <= (2 if scenario.state == "used" else 1))

@@ -12,6 +12,19 @@ from pathlib import Path
 
 import pytest
 from layouts import HEAD, RICH
+from state_layouts import FACTS, PARTITIONS, STATE, TEXTS
+from test_session import make_key
+
+from rofs import cli
+from rofs.layout import build_layout
+from rofs.machine.accel import Accel
+from rofs.machine.arch import ARCHES
+from rofs.profile import load_profile
+from rofs.verify import again
+from rofs.verify.check import Outcome, kept
+from rofs.verify.contract import FILE, PROFILE, Contract, render_contract
+from rofs.verify.report import Report
+from rofs.verify.session import Session
 
 VERBS = ("build", "verify", "check", "plan")
 Done = subprocess.CompletedProcess[str]
@@ -122,7 +135,17 @@ def test_other_formats(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [[], ["nonsense"], ["check"], ["check", "--nonsense", "x"], ["build", "x", "--arch", "riscv"], ["plan", "a", "b"]],
+    [
+        [],
+        ["nonsense"],
+        ["check"],
+        ["check", "--nonsense", "x"],
+        ["build", "x", "--arch", "riscv"],
+        ["plan", "a", "b"],
+        ["verify", "x", "--boots", "0"],
+        ["verify", "x", "--boots", "two"],
+        ["verify", "x", "--state"],
+    ],
 )
 def test_usage(args: list[str]) -> None:
     done = rofs(*args)
@@ -168,6 +191,101 @@ def test_verify_of_what_is_no_image(tmp_path: Path) -> None:
         assert done.returncode == 5 and f"rofs: error: {path} is no image that rofs built" in done.stderr
     (tmp_path / "promises.json").write_text("{}")
     assert rofs("verify", tmp_path).returncode == 5
+
+
+def image_of(directory: Path, text: str) -> Path:
+    """An image directory as far as `verify` reads it before it boots anything."""
+    directory.mkdir()
+    (directory / PROFILE).write_text(HEAD + text)
+    layout = build_layout(load_profile(directory / PROFILE), FACTS)
+    (directory / FILE).write_bytes(render_contract(Contract(architecture="amd64", layout=layout, entries=())))
+    return directory
+
+
+def said(done: Done) -> str:
+    """The one line of an error."""
+    (line,) = done.stderr.splitlines()
+    assert done.stdout == "" and done.returncode == 5
+    return line.removeprefix("rofs: error: ")
+
+
+def test_state_of_a_device_that_the_image_has_no_place_for(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(512))
+    image = image_of(tmp_path / "state", STATE)
+    assert said(rofs("verify", image, "--state", f"/var={disk}")) == "the image has no /var, it has state, /srv/store"
+    assert said(rofs("verify", image_of(tmp_path / "rich", RICH), "--state", disk)) == "the image has no state"
+    parted = image_of(tmp_path / "parted", PARTITIONS)
+    assert said(rofs("verify", parted, "--state", disk)) == "the image has no state, it has /var, /srv/store"
+    words = "all that persists belongs together: give --state /srv/store=FILE too"
+    assert said(rofs("verify", image, "--state", disk)) == words
+    twice = rofs("verify", image, "--state", disk, "--state", f"state={disk}")
+    assert said(twice) == "--state: two files for one file system"
+    assert not list(tmp_path.rglob("report.*")) and not list(tmp_path.rglob("logs"))
+
+
+def test_state_of_a_device_that_is_not_there(tmp_path: Path) -> None:
+    image = image_of(tmp_path / "image", TEXTS["state"])
+    for path in (tmp_path / "none.img", tmp_path):
+        assert said(rofs("verify", image, "--state", path)) == f"{path} is no image of a disk"
+        assert said(rofs("verify", image, "--state", f"/srv/store={path}")) == f"{path} is no image of a disk"
+
+
+@pytest.mark.needs("ssh-keygen")
+def test_a_key_of_nobody_and_none_at_all(tmp_path: Path) -> None:
+    image = image_of(tmp_path / "image", RICH)
+    key, _ = make_key(tmp_path / "key")
+    assert said(rofs("verify", image, "--identity", key)).startswith(f"{key} is the key of no user of the image")
+    done = rofs("verify", image, "--identity", tmp_path / "none")
+    assert done.returncode == 3 and f"-f {tmp_path / 'none'}" in done.stderr and "No such file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "state"),
+    [
+        (["--boots", "1"], {}),
+        (["--state", "mine.img"], {"state": Path("mine.img")}),
+        (["--state", "state=mine.img"], {"state": Path("mine.img")}),
+        (["--state", "a=b.img"], {"state": Path("a=b.img")}),
+        (["--state", "./a=b.img"], {"state": Path("./a=b.img")}),
+        (["--state", "/var=mine.img"], {"/var": Path("mine.img")}),
+        (["--state", "/var=/x/y.img", "--state", "s.img"], {"/var": Path("/x/y.img"), "state": Path("s.img")}),
+    ],
+)
+def test_what_verify_is_asked_for(
+    args: list[str], state: dict[str, Path], profile: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    calls: list[tuple[object, ...]] = []
+    outcomes = (Outcome(boot=1, promise="boot", subject="it boots", at=(), verdict=kept("a boot", "a boot")),)
+    session = Session(arch=ARCHES["amd64"], accel=Accel("tcg", "a test"), boots=(), outcomes=outcomes)
+
+    def asked(*given: object, **named: object) -> Report:
+        calls.append((*given[:3], named))
+        return Report(profile=load_profile(profile), session=session)
+
+    monkeypatch.setattr(again, "verify_again", asked)
+    options = cli.make_parser().parse_args(["verify", "images/x/amd64", "--identity", "key", *args])
+    assert options.verb(options) == 0
+    boots = 1 if "--boots" in args else None
+    assert calls == [
+        (
+            Path("images/x/amd64"),
+            Path("images/x/amd64"),
+            True,
+            {"state": state, "identity": Path("key"), "boots": boots},
+        )
+    ]
+    assert capsys.readouterr().out.startswith("sample amd64: accepted\n")
+
+
+def test_help_of_state_and_identity() -> None:
+    verify, build = (" ".join(rofs(verb, "--help").stdout.split()) for verb in ("verify", "build"))
+    assert "--state [NAME=]FILE" in verify and "FILE is not written" in verify
+    assert "/PATH=FILE of the partition on PATH" in verify and "what in it hides the image" in verify
+    for text in (verify, build):
+        assert "--identity KEY" in text and "whose public half is in the profile" in text
+    assert "once for each thing that may be wrong with the state partition" in build and "--state" not in build
 
 
 def test_a_missing_tool_is_named_with_its_package(tmp_path: Path, profile: Path) -> None:

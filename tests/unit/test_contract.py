@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layouts import HEAD, HOSTILE, RICH, P, entries_of, tree
+from layouts import HEAD, HOSTILE, HOSTILE_KEPT, RICH, P, entries_of, tree
+from state_layouts import PARTITIONS, STATE
 
 from rofs.entry import Entry
 from rofs.errors import MachineError
@@ -28,7 +29,7 @@ def written(directory: Path, text: str = RICH, *, known: bool = True) -> Contrac
 
 
 @pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("text", [RICH, HOSTILE, ""])
+@pytest.mark.parametrize("text", [RICH, HOSTILE, STATE, PARTITIONS, HOSTILE_KEPT, ""])
 def test_a_round_trip(tmp_path: Path, text: str, known: bool) -> None:
     contract = written(tmp_path, text, known=known)
     again = load_contract(tmp_path)
@@ -91,10 +92,13 @@ def test_what_is_no_contract(tmp_path: Path, raw: bytes) -> None:
         (lambda d: d["entries"][0].update(content="not base64!"), ""),
         (lambda d: d["entries"][0].update(mode="x"), "x"),
         (lambda d: d["layout"]["profile"].pop("verify"), "verify"),
+        (lambda d: d["layout"]["profile"].pop("state"), "state"),
+        (lambda d: d["layout"]["profile"]["state"].pop("device"), "device"),
+        (lambda d: d["layout"]["profile"]["state"].update(on_failure="hope"), "hope"),
     ],
 )
 def test_what_is_damaged(tmp_path: Path, change: Any, words: str) -> None:
-    written(tmp_path)
+    written(tmp_path, STATE)
     damage(tmp_path, change)
     with pytest.raises(MachineError) as caught:
         load_contract(tmp_path)

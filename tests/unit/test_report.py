@@ -39,7 +39,8 @@ def result() -> BootResult:
 def report(*outcomes: Outcome) -> Report:
     accel = Accel(name="tcg", reason="no /dev/kvm")
     boots = tuple(
-        BootRecord(number=n, result=result(), answered=9, asked=9, cmdline="ro root=/dev/vda") for n in (1, 2)
+        BootRecord(number=n, title=title, result=result(), answered=9, asked=9, cmdline="ro root=/dev/vda")
+        for n, title in ((1, ""), (2, "state missing"))
     )
     session = Session(arch=ARCHES["arm64"], accel=accel, boots=boots, outcomes=outcomes)
     return Report(profile=profile_of(RICH), session=session, notes=("a note",))
@@ -55,6 +56,11 @@ def test_text_lists_the_broken_first_with_their_places() -> None:
     lines = render_text(THREE).splitlines()
     assert lines[0] == "sample arm64: REJECTED"
     assert "3 checks over 2 boots, 1 broken" in lines and "a note" in lines
+    boots = [line for line in lines if line.startswith("boot ")]
+    assert boots == [
+        "boot 1: 8.2 s, powered off, cmdline: ro root=/dev/vda",
+        "boot 2 (state missing): 8.2 s, powered off, cmdline: ro root=/dev/vda",
+    ]
     assert lines.index("-- broken") < lines.index("-- kept")
     (head,) = [line for line in lines if line.startswith("BROKEN")]
     assert "boot 2  size cap: " in head and head.endswith("[profile.yaml:13:53 mounts[0].size]")
@@ -73,7 +79,7 @@ def test_junit() -> None:
     root = ET.fromstring(render_junit(THREE))
     suites = root.findall("testsuite")
     counts = [(s.get("name"), s.get("tests"), s.get("failures"), len(s.findall("testcase"))) for s in suites]
-    assert counts == [("boot 1", "1", "0", 1), ("boot 2", "2", "1", 2)]
+    assert counts == [("boot 1", "1", "0", 1), ("boot 2 (state missing)", "2", "1", 2)]
     (failure,) = root.iter("failure")
     text = failure.text or ""
     assert "\ufffd" in text and "<&>" in text and "ü" in text and "profile.yaml:13:53" in text
@@ -88,6 +94,7 @@ def test_json() -> None:
     data = json.loads(render_json(THREE))
     assert (data["verdict"], data["profile"], data["architecture"]) == ("rejected", "sample", "arm64")
     assert data["accelerator"] == {"chosen": "tcg", "reason": "no /dev/kvm", "ran": ["tcg"]}
+    assert [(b["number"], b["title"]) for b in data["boots"]] == [(1, ""), (2, "state missing")]
     assert [c["ok"] for c in data["checks"]] == [True, False, True]
     assert data["checks"][1]["subject"] == EVIL and data["checks"][2]["place"] == ""
 

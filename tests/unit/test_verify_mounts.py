@@ -3,22 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
-from guest import Answer, Guest, content, ran
+from guest import Guest, Rule, content, ran, replaced
 from layouts import RICH, entries_of, layout_of
 
 from rofs.layout import Layout
-from rofs.verify.check import Verdict, text
-from rofs.verify.mounts import mount_checks, parse_unit
+from rofs.verify.check import Verdict
+from rofs.verify.mounts import mount_checks, parse_unit, unit_checks
 
 LAYOUT = layout_of(RICH)
 ENTRIES = entries_of(LAYOUT)
 
 
 def verdict(name: str, guest: Guest, layout: Layout = LAYOUT) -> Verdict:
-    (check,) = [c for c in mount_checks(layout) if c.name.startswith(name)]
+    (check,) = [c for c in (*mount_checks(layout), *unit_checks(layout)) if c.name.startswith(name)]
     return guest.ask(check)
 
 
@@ -58,7 +56,7 @@ def changed(path: str, old: str, new: str) -> Guest:
         ("/var", "tmpfs/var/upper", "tmpfs/var/other", "upperdir is /run/rofs/tmpfs/var/other"),
         ("/var", " - overlay overlay", " - overlay x", "source is x"),
         ("/var", "workdir=", "metacopy=on,workdir=", "undeclared options metacopy"),
-        ("/", "254:0", "254:16", "the root is on device 254:16, the image's disk is 254:0"),
+        ("/", "254:0", "254:16", "it is on device 254:16, its disk is 254:0"),
         ("/", "ro,relatime", "rw,relatime", "flags are rw, not ro"),
         ("/etc/ssh", " /etc/ssh /etc/ssh", " /etc /etc/ssh", "shows /etc of 254:0, not /etc/ssh"),
         ("/etc/ssh", " 254:0 ", " 0:77 ", "shows /etc/ssh of 0:77"),
@@ -126,31 +124,23 @@ def test_half_a_table_proves_nothing() -> None:
     assert not verdict("nothing undeclared", guest).ok
 
 
-def said(old: str, new: str) -> Callable[[Answer], Answer]:
-    def lie(true: Answer) -> Answer:
-        assert old in text(true), text(true)
-        return {**true, **content(text(true).replace(old, new))}
-
-    return lie
-
-
 @pytest.mark.parametrize(
     ("op", "lie", "seen"),
     [
-        ("run", said("/etc/systemd/system/tmp.mount", "/usr/lib/systemd/system/tmp.mount"), "PID 1 uses /usr/lib"),
-        ("run", said("ActiveState=active", "ActiveState=failed"), "it is failed"),
-        ("run", said("FragmentPath=/etc/systemd/system/tmp.mount", "FragmentPath="), "PID 1 uses no file"),
+        ("run", replaced("/etc/systemd/system/tmp.mount", "/usr/lib/systemd/system/tmp.mount"), "PID 1 uses /usr/lib"),
+        ("run", replaced("ActiveState=active", "ActiveState=failed"), "it is failed"),
+        ("run", replaced("FragmentPath=/etc/systemd/system/tmp.mount", "FragmentPath="), "PID 1 uses no file"),
         ("read /run/systemd/generator/tmp.mount", {"errno": "ENOENT"}, "fstab-generator says nothing"),
         ("read /run/systemd/generator/tmp.mount", content("not a unit"), "fstab-generator says nothing"),
         ("read /run/systemd/generator/tmp.mount", content("[Mount\nx"), "fstab-generator says nothing"),
-        ("read /run/systemd/generator/tmp.mount", said("nosuid,", ""), "fstab-generator says"),
-        ("read /run/systemd/generator/tmp.mount", said("Type=tmpfs", "Type=ramfs"), "ramfs"),
-        ("read /run/systemd/generator/tmp.mount", said("What=tmpfs", "What=x"), "fstab-generator says"),
-        ("read /etc/systemd/system/tmp.mount", said("size=32768k", "size=1k"), "the unit in the guest says"),
+        ("read /run/systemd/generator/tmp.mount", replaced("nosuid,", ""), "fstab-generator says"),
+        ("read /run/systemd/generator/tmp.mount", replaced("Type=tmpfs", "Type=ramfs"), "ramfs"),
+        ("read /run/systemd/generator/tmp.mount", replaced("What=tmpfs", "What=x"), "fstab-generator says"),
+        ("read /etc/systemd/system/tmp.mount", replaced("size=32768k", "size=1k"), "the unit in the guest says"),
         ("lstat /run/systemd/generator/local-fs.target.requires/tmp.mount", {"errno": "ENOENT"}, "does not require it"),
     ],
 )
-def test_pid_1_sees_another_unit(op: str, lie: Answer | Callable[[Answer], Answer], seen: str) -> None:
+def test_pid_1_sees_another_unit(op: str, lie: Rule, seen: str) -> None:
     guest = Guest(LAYOUT, ENTRIES)
     guest.rules[op] = lie
     found = verdict("unit: tmp.mount", guest)
@@ -167,13 +157,13 @@ def test_the_link_of_a_mount_that_may_be_missing_is_a_wish() -> None:
 @pytest.mark.parametrize(
     ("op", "lie", "seen"),
     [
-        ("read /etc/fstab", said("nosuid", "suid"), "another /etc/fstab"),
+        ("read /etc/fstab", replaced("nosuid", "suid"), "another /etc/fstab"),
         ("run", ran("   [W] /x: target specified more than once\n0 parse errors, 1 warning\n"), "[W] /x"),
         ("run", ran("Success, no errors or warnings detected\n", status=1), "Success"),
         ("run", ran("", status=127), "findmnt ended 127"),
     ],
 )
-def test_another_fstab(op: str, lie: Answer | Callable[[Answer], Answer], seen: str) -> None:
+def test_another_fstab(op: str, lie: Rule, seen: str) -> None:
     guest = Guest(LAYOUT, ENTRIES)
     guest.rules[op] = lie
     found = verdict("fstab", guest)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from guest import JOURNAL, Answer, content, ran
+from guest import JOURNAL, Answer, ran
 from layouts import RICH, profile_of
 
 from rofs.verify.check import Verdict
@@ -62,12 +62,6 @@ def test_the_journal_is_asked_for_what_pid_1_said_before_journald_ran() -> None:
     """Seen in a guest: the first transaction's lines come from the kernel's log and have no _PID."""
     words = str(CHECKS["system: no ordering cycle"].ops[0]).split()
     assert words[-4:] == ["_PID=1", "+", "_TRANSPORT=kernel", "SYSLOG_IDENTIFIER=systemd"]
-
-
-@pytest.mark.parametrize("machine_id", ["", "uninitialized\n", "0" * 31, "0" * 33, "G" * 32])
-def test_a_machine_id(machine_id: str) -> None:
-    assert verdict("machine-id: transient", content("0123456789abcdef" * 2 + "\n")).ok
-    assert not verdict("machine-id: transient", content(machine_id)).ok
 
 
 @pytest.mark.parametrize("state", ["inactive", "failed", "activating", ""])

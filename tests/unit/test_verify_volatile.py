@@ -6,10 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from guest import Guest
+from guest import AGAIN, COLD, Guest
 from layouts import RICH, entries_of, layout_of
 
 from rofs.verify.check import Verdict
+from rofs.verify.scenario import Scenario
 from rofs.verify.volatile import CANARY, volatile_checks
 
 LAYOUT = layout_of(RICH)
@@ -17,25 +18,25 @@ ENTRIES = entries_of(LAYOUT)
 
 
 def verdict(name: str, guest: Guest) -> Verdict:
-    (check,) = [c for c in volatile_checks(LAYOUT, guest.boot) if c.name == name]
+    (check,) = [c for c in volatile_checks(LAYOUT, guest.scenario) if c.name == name]
     return guest.ask(check)
 
 
-def lying(op: str, boot: int = 1, **facts: Any) -> Guest:
-    guest = Guest(LAYOUT, ENTRIES, boot)
+def lying(op: str, scenario: Scenario = COLD, **facts: Any) -> Guest:
+    guest = Guest(LAYOUT, ENTRIES, scenario)
     guest.rules[op] = lambda true: {**true, **facts}
     return guest
 
 
 def test_which_paths() -> None:
-    first = [c.name for c in volatile_checks(LAYOUT, 1)]
+    first = [c.name for c in volatile_checks(LAYOUT, COLD)]
     for path in ("/etc", "/var", "/var/cache", "/tmp", "/srv/www", "/srv/extra"):
         assert {f"writable: {path}", f"size cap: {path}", f"inode cap: {path}", f"canary: {path}"} <= set(first)
     assert "writable: /srv/data" in first and "size cap: /srv/data" not in first
     assert not [n for n in first if n.endswith(("/srv/shown", "/srv/doc", "/usr"))]
     shown = {n for n in first if n.startswith("image content")}
     assert shown == {"image content: /etc", "image content: /var", "image content: /srv/www"}
-    second = list(volatile_checks(LAYOUT, 2))
+    second = list(volatile_checks(LAYOUT, AGAIN))
     gone = {c.subject: c.phase for c in second if c.promise == "volatile"}
     assert set(gone) == {c.subject for c in second if c.promise == "writable"} and set(gone.values()) == {"quiet"}
 
@@ -52,13 +53,13 @@ def test_which_paths() -> None:
     ],
 )
 def test_the_canary_after_a_cold_restart(names: list[str] | None, more: dict[str, Any], ok: bool) -> None:
-    assert verdict("volatile: /tmp", lying("list /tmp", 2, names=names, **more)).ok is ok
+    assert verdict("volatile: /tmp", lying("list /tmp", AGAIN, names=names, **more)).ok is ok
 
 
 @pytest.mark.parametrize(
     ("op", "facts"),
     [
-        (f"canary /tmp/{CANARY} rofs", {"errno": "ENOSPC"}),
+        (f"canary /tmp/{CANARY} rofs%20boot%201", {"errno": "ENOSPC"}),
         ("sync", {"errno": "EIO"}),
         ("list /tmp", {"names": ["a"]}),
         ("list /tmp", {"names": None, "errno": "EIO"}),
@@ -97,7 +98,7 @@ def test_inodes_that_do_not_cap(op: str, facts: dict[str, Any]) -> None:
 
 def test_so_many_inodes_are_not_tried_but_compared() -> None:
     layout = layout_of("mounts: [{path: /tmp, type: tmpfs, inodes: 100k}]\n")
-    (check,) = [c for c in volatile_checks(layout, 1) if c.promise == "inode cap"]
+    (check,) = [c for c in volatile_checks(layout, COLD) if c.promise == "inode cap"]
     guest = Guest(layout, ())
     assert [op.name for op in check.ops] == ["statvfs"] and guest.ask(check).ok
     guest.rules["statvfs"] = lambda true: {**true, "files": 5}
