@@ -174,7 +174,7 @@ def rule_name_length(profile: Profile) -> Found:
     """unit-name: systemd.unit(5) allows 255 characters, and an escaped byte takes four."""
     places = [(d.path, (*d.at, "path")) for d in profile.mounts]
     places += [(i.path, i.at) for i in profile.immutable if nearest(i.path, profile.mounts) is not None]
-    own = {d.path for d in profile.mounts if d.type == "overlay" or d.on_tmpfs}
+    own = {d.path for d in profile.mounts if not d.shows_path}
     for path, at in places:
         names = [unit_name(path), *([unit_name(BACKING / backing_name(path))] if path in own else [])]
         longest = max(len(name) for name in names)

@@ -179,11 +179,8 @@ def judge_undeclared(layout: Layout, facts: Sequence[Facts]) -> Verdict:
 # --- PID 1's own judgement ------------------------------------------------------------------------
 
 
-def unit_checks(layout: Layout, *, lost: bool = False) -> Iterator[Check]:
-    """Each mount unit is the one rofs made, PID 1 uses it, and its own reading of fstab says the same.
-
-    Where a persistent disk is `lost`, findmnt(8) would rightly complain of it.
-    """
+def unit_checks(layout: Layout) -> Iterator[Check]:
+    """Each mount unit is the one rofs made, PID 1 uses it, and its own reading of fstab says the same."""
     for mount in layout.mounts:
         name = unit_name(mount.where)
         target = "local-fs.target." + ("requires" if mount.required else "wants")
@@ -200,7 +197,7 @@ def unit_checks(layout: Layout, *, lost: bool = False) -> Iterator[Check]:
         )  # fmt: skip
     yield Check(
         promise="fstab", subject="/etc/fstab", at=("mounts",),
-        ops=(wire.read("/etc/fstab"), *(() if lost else (wire.run(30, "findmnt", "--verify", "--verbose"),))),
+        ops=(wire.read("/etc/fstab"), wire.run(30, "findmnt", "--verify", "--verbose")),
         judge=partial(_judge_fstab, layout),
     )  # fmt: skip
 
@@ -249,11 +246,9 @@ def _without_tag(unit: dict[str, str], mount: Mount) -> dict[str, str]:
 
 
 def _judge_fstab(layout: Layout, facts: Sequence[Facts]) -> Verdict:
-    expected = "the generated file" + (", and findmnt --verify finds nothing" if len(facts) > 1 else "")
+    expected = "the generated file, and findmnt --verify finds nothing"
     if data(facts[0]) != render_fstab(layout).encode("utf-8", "surrogateescape"):
         return broken(expected, trouble(facts[0]) or "another /etc/fstab")
-    if len(facts) == 1:
-        return kept(expected, f"{len(layout.mounts)} lines")
     said = text(facts[1]).strip()
     if facts[1].get("status") != 0 or "Success, no errors or warnings detected" not in said:
         words = [line.strip() for line in said.splitlines() if "[" in line and "[ ]" not in line]

@@ -259,6 +259,7 @@ CHANGE_SYSTEM = f"""set -e
 echo set-on-device > /etc/hostname
 printf '{UNIT}[Install]\\nWantedBy=multi-user.target\\n' > /etc/systemd/system/device.service
 printf '{UNIT}[Install]\\nWantedBy=multi-user.target\\n' > /etc/systemd/system/preset.service
+mkdir -p /etc/systemd/system-preset
 printf 'enable preset.service\\ndisable *\\n' > /etc/systemd/system-preset/00-device.preset
 systemctl enable device.service
 systemctl preset preset.service
@@ -370,7 +371,7 @@ MUTANTS: dict[str, tuple[int, Mutation]] = {
         1,
         Mutation(
             init=in_init(
-                ("index=off", "index=on"),
+                ("redirect_dir=off", "redirect_dir=on"),
                 ('own "$4" "$5" "$data/seeding/tree"', 'rm -f "$data/seeding/tree/calibration.json"'),
             ),
             put=[Entry(path=PurePosixPath("/etc/ssh/baked"), kind="file", mode=0o600, content=b"a key")],

@@ -31,6 +31,7 @@ SSH = b"[Unit]\nDescription=ssh\n[Install]\nWantedBy=multi-user.target\nAlias=ss
 DIRECTORIES: Mapping[str, Node] = {
     "/etc": Node("dir", 0o755, 0, 0),
     "/etc/ssh": Node("dir", 0o755, 0, 0),
+    "/etc/systemd/system": Node("dir", 0o755, 0, 0),
     "/usr/bin": Node("dir", 0o755, 0, 0),
     "/usr/share/doc": Node("dir", 0o755, 0, 0),
     "/var/lib": Node("dir", 0o755, 0, 0),
@@ -102,7 +103,41 @@ mounts:
   - {path: /srv/extra, type: tmpfs, size: 4M, required: false}
 verify: {units: [ssh.service], commands: ["true"]}
 """
-"""Every promise once."""
+"""Every promise that needs no state."""
+KEPT = """\
+hostname: gateway
+users: [{name: bob, uid: 1000}]
+files:
+  - {path: /etc/app.conf, content: "a: 1\\n"}
+  - {path: /var/lib/app/first.json, content: "{}\\n", owner: bob}
+immutable: [/usr, /etc/ssh, /etc/fstab, /etc/systemd/system]
+state: {device: LABEL=state, size: 64M, on_failure: volatile, volatile_size: 32M}
+mounts:
+  - {path: /etc, type: overlay, upper: state}
+  - {path: /var, type: overlay, upper: tmpfs, size: 64M}
+  - {path: /var/lib/app, type: bind, source: state, owner: bob}
+  - {path: /var/www, type: bind, source: state}
+  - {path: /var/lib/empty, type: bind, source: state, mode: "0700", seed: empty}
+  - {path: /srv, type: overlay, upper: state, options: [nosuid]}
+  - {path: /srv/a, type: tmpfs, size: 4M}
+  - {path: /tmp, type: tmpfs, size: 32M}
+verify: {units: [ssh.service]}
+"""
+"""A gateway's: settings and data on state, the machine-id written into a writable /etc."""
+PARTED = """\
+kernel: {cmdline: "panic=10"}
+immutable: [/usr, /var/lib/dpkg]
+state: {device: UUID=0a1b2c3d-0000-4000-8000-0123456789ab, on_failure: refuse}
+mounts:
+  - {path: /var, type: partition, device: LABEL=var, size: 128M, on_failure: refuse}
+  - {path: /var/lib, type: overlay, upper: state}
+  - {path: /var/tmp, type: tmpfs, size: 4M}
+  - {path: /srv, type: overlay, upper: tmpfs, size: 8M}
+  - {path: "/srv/a/it's in", type: partition, device: LABEL=in, size: 16M, on_failure: volatile, seed: empty,
+     mode: "0750", owner: www-data, options: [noexec, relatime], required: false}
+  - {path: /opt, type: bind, source: state, required: false}
+"""
+"""Partitions below and above others, and the machine-id bound over a read-only /etc."""
 HOSTILE = """\
 immutable: ["/srv/p q/in-side/$(reboot)", "/etc/x y/it's"]
 mounts:
@@ -118,3 +153,17 @@ mounts:
   - {path: "/-x", type: tmpfs, size: 4M}
 """
 """Paths that some spelling must escape."""
+HOSTILE_KEPT = """\
+state: {on_failure: volatile}
+immutable: ["/srv/p q/in-side/$(reboot)"]
+mounts:
+  - {path: "/srv/p q", type: bind, source: state}
+  - {path: "/srv/%h -x", type: overlay, upper: state}
+  - {path: "/srv/`b`;c", type: bind, source: state, seed: empty}
+  - {path: '/srv/"d"\\e', type: partition, device: LABEL=-, on_failure: volatile}
+  - {path: "/srv/ü,ö", type: partition, device: LABEL=a.b_C, on_failure: refuse, required: false}
+  - {path: "/srv/$HOME", type: partition, device: LABEL=d, on_failure: volatile}
+  - {path: "/srv/.dot/.dot", type: bind, source: state}
+  - {path: "/-x", type: bind, source: state}
+"""
+"""The same on what persists."""

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from layouts import HOSTILE, RICH, P, layout_of
+from layouts import HOSTILE, HOSTILE_KEPT, KEPT, PARTED, RICH, P, layout_of
 
 from rofs.entry import Entry
 from rofs.generate.escape import unit_name
 from rofs.generate.mounts import mount_entries, render_fstab, render_unit
-from rofs.layout import UNIT_DIR, Layout
+from rofs.layout import UNIT_DIR, Layout, Promise
 from rofs.verify.mounts import parse_unit
 
 GENERATOR = Path("/usr/lib/systemd/system-generators/systemd-fstab-generator")
@@ -31,7 +31,14 @@ STUBS = {
     "shutdown.target": "[Unit]\nDefaultDependencies=no\n",
     "swap.target": "[Unit]\n",
 }
-LAYOUTS = {"rich": RICH, "hostile": HOSTILE, "none": ""}
+LAYOUTS = {
+    "rich": RICH,
+    "hostile": HOSTILE,
+    "none": "",
+    "kept": KEPT,
+    "parted": PARTED,
+    "hostile-kept": HOSTILE_KEPT,
+}
 
 
 def install(root: Path, entries: Iterable[Entry]) -> Path:
@@ -101,11 +108,23 @@ def _yaml(text: str) -> str:
     return json.dumps(text)
 
 
+def placeholders(layout: Layout) -> dict[str, str]:
+    """Each device of the table -> a word that is none.
+
+    Where /sys is read-only, as in a container, the generator drops every line with a device (tried.md).
+    """
+    devices = [m.what for m in layout.mounts if m.promise in (Promise.STATE, Promise.PARTITION)]
+    return {what: f"placeholder-{index}" for index, what in enumerate(["/dev/root", *devices])}
+
+
 def generated(tmp_path: Path, layout: Layout) -> Path:
     """The units that PID 1's generator makes of our fstab."""
     tab, out = tmp_path / "fstab", tmp_path / "out"
-    # Where /sys is read-only, as in a container, the generator drops every line with a device (tried.md).
-    tab.write_text(render_fstab(layout).replace("/dev/root ", "placeholder "), "utf-8")
+    text = render_fstab(layout)
+    for device, word in placeholders(layout).items():
+        assert f"\n{device} " in text
+        text = text.replace(f"\n{device} ", f"\n{word} ")
+    tab.write_text(text, "utf-8")
     out.mkdir()
     subprocess.run(
         [str(GENERATOR), *[str(out)] * 3],
@@ -123,10 +142,12 @@ def test_the_generator_agrees(tmp_path: Path, name: str) -> None:
     out = generated(tmp_path, layout)
     names = {unit_name(m.where) for m in layout.mounts}
     assert {p.name for p in out.glob("*.mount")} == names
+    words = placeholders(layout)  # what the unit says of these, test_what_persists_is_named_by_its_tag judges
     for mount in layout.mounts:
         unit = unit_name(mount.where)
-        theirs = parse_unit((out / unit).read_text().replace("What=placeholder", "What=/dev/root"))
-        assert theirs == parse_unit(render_unit(layout, mount)), unit
+        ours = parse_unit(render_unit(layout, mount))
+        theirs = parse_unit((out / unit).read_text())
+        assert theirs == {**ours, "What": words.get(mount.what, ours["What"])}, unit
         target = "local-fs.target." + ("requires" if mount.required else "wants")
         assert (out / target / unit).is_symlink(), unit
 
@@ -165,6 +186,32 @@ def test_options_of_fstab_and_unit() -> None:
     assert {w for w, f in fields.items() if "x-initrd.mount" in f[3]} == initrd
     assert "x-systemd.requires-mounts-for=/run/rofs/tmpfs/srv-www/data" in fields["/srv/www"][3]
     assert all(f[4] == "0" and f[5] == str(int(w == "/")) for w, f in fields.items())
+
+
+def test_what_persists_is_named_by_its_tag() -> None:
+    """In both spellings: as /dev/disk/by-label/… PID 1 would wait for udev, which the initrd did not run."""
+    layout = layout_of(PARTED)
+    lines = [line.split(" ") for line in render_fstab(layout).splitlines()]
+    uuid = "UUID=0a1b2c3d-0000-4000-8000-0123456789ab"
+    assert [uuid, "/run/rofs/state", "ext4", "rw,nosuid,nodev,noatime,x-initrd.mount", "0", "0"] in lines
+    assert ["LABEL=var", "/var", "ext4", "rw,nosuid,nodev,noatime,x-initrd.mount", "0", "0"] in lines
+    assert ["LABEL=in", "/srv/a/it's\\040in", "ext4", "rw,noexec,relatime,nofail,x-initrd.mount", "0", "0"] in lines
+    for where, what in {"/run/rofs/state": uuid, "/var": "LABEL=var"}.items():
+        mount = layout.mount_at(P(where))
+        assert mount is not None and f"\nWhat={what}\n" in render_unit(layout, mount)
+
+
+def test_what_systemd_mounts_from_state_waits_for_it() -> None:
+    layout = layout_of(KEPT)
+    for where, needs in {
+        "/var/www": ["/run/rofs/state/data/bind/var-www"],
+        "/srv": ["/run/rofs/image", "/run/rofs/state/data/overlay/srv"],
+        "/etc": [],  # the initrd's
+    }.items():
+        mount = layout.mount_at(P(where))
+        assert mount is not None
+        found = re.findall("^RequiresMountsFor=(.*)$", render_unit(layout, mount), re.MULTILINE)
+        assert " ".join(found).split() == needs
 
 
 def test_a_dependency_that_fstab_cannot_spell_is_the_units_alone() -> None:

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""The initrd's /init: a shell takes it, words stay words, and it does what the layout says, in that order."""
+"""The initrd's /init: a shell takes it, words stay words, and it does what the layout says, in that order.
+
+What it does with what persists is in test_initrd_state.py and test_initrd_partition.py.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
-from layouts import HOSTILE, RICH, P, layout_of
+from layouts import HOSTILE, HOSTILE_KEPT, KEPT, PARTED, RICH, P, layout_of
 
-from rofs.generate.initrd import APPLETS, render_initrd
+from rofs.generate.initrd import APPLETS, needed_modules, render_initrd
 from rofs.layout import Role, Stage
 
 EVIL_MODULES = [P("/lib/modules/6.1/a.ko"), P('/lib/m/$(touch "pwned")`touch pwned`"; touch pwned; ".ko')]
@@ -29,9 +33,22 @@ def script(name: str) -> str:
     return render_initrd(layout_of(TEXTS[name]), EVIL_MODULES)
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_a_shell_takes_it(name: str) -> None:
-    subprocess.run(["sh", "-n"], input=script(name), text=True, check=True)
+@pytest.mark.parametrize("text", [*TEXTS.values(), KEPT, PARTED, HOSTILE_KEPT], ids=range(len(TEXTS) + 3))
+def test_a_shell_takes_it(text: str) -> None:
+    subprocess.run(["sh", "-n"], input=render_initrd(layout_of(text), EVIL_MODULES), text=True, check=True)
+
+
+@pytest.mark.parametrize("name", ["none", "rich"])
+def test_without_stores_the_script_has_nothing_of_them(name: str) -> None:
+    functions = set(re.findall(r"^(\w+)\(\)", script(name), re.MULTILINE))
+    assert functions == {"say", "fail", "bind", "point"}
+    assert not re.search(r"\b(findfs|umount|sync|mv)\b", script(name))
+
+
+def test_modules_of_what_persists_are_loaded() -> None:
+    assert needed_modules(layout_of("kernel: {modules: [nvme]}\n")) == ("nvme",)
+    assert needed_modules(layout_of(KEPT)) == ("ext4",)
+    assert needed_modules(layout_of(PARTED)) == ("ext4",)
 
 
 def rehearse(text: str, tmp_path: Path, **fake: str) -> list[list[str]]:

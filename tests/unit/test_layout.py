@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layouts import RICH, P, layout_of, profile_of, tree
+from layouts import HOSTILE_KEPT, KEPT, PARTED, RICH, P, layout_of, profile_of, tree
 
 from rofs.layout import (
+    DATA,
     DEFAULT_SIZE_BYTES,
     IMAGE,
     Layout,
@@ -63,6 +64,26 @@ def closed(layout: Layout) -> None:
             assert not late, f"{mount.where} stands on {late}"
 
 
+def prepared(layout: Layout) -> None:
+    """Each mount that writes to a place of its own has that place made, on the file system that it is on."""
+    by_path = {m.where: m for m in layout.mounts}
+    for prepare in layout.prepares:
+        mount = by_path[prepare.of]
+        store = layout.owner(prepare.path)
+        if mount.promise is Promise.PARTITION:
+            assert prepare.path == mount.where
+        elif mount.promise in (Promise.OVERLAY_STATE, Promise.BIND_STATE):
+            assert store.role is Role.STATE and is_within(prepare.path, DATA)
+        else:
+            assert store.role is Role.BACKING and store.at == mount.at
+        assert prepare.path == mount.where or layout.mounts.index(store) < layout.mounts.index(mount)
+    own = {Promise.BIND_TMPFS, Promise.OVERLAY_TMPFS, Promise.BIND_STATE, Promise.OVERLAY_STATE, Promise.PARTITION}
+    assert {p.of for p in layout.prepares} == {m.where for m in layout.mounts if m.promise in own}
+    places = [p.path for p in layout.prepares]
+    assert not [(a, b) for a in places for b in places if a != b and is_within(a, DATA) and is_within(a, b)]
+    assert len(set(places)) == len(places), "no two keep their data in one place"
+
+
 NAMES = st.sampled_from(["a", "b", "etc", "srv"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
 MOUNTS = st.one_of(
@@ -72,42 +93,60 @@ MOUNTS = st.one_of(
     st.fixed_dictionaries(
         {"path": PATHS, "type": st.just("bind"), "source": PATHS, "access": st.sampled_from(["ro", "rw"])}
     ).filter(lambda m: m["path"] != m["source"]),
+    st.fixed_dictionaries({"path": PATHS, "type": st.just("overlay"), "upper": st.just("state")}),
+    st.fixed_dictionaries({"path": PATHS, "type": st.just("bind"), "source": st.just("state")}),
+    st.fixed_dictionaries({"path": PATHS, "type": st.just("partition"), "on_failure": st.just("volatile")}).map(
+        lambda m: m | {"device": "LABEL=" + m["path"].replace("/", ".")}
+    ),
 )
+STATES = st.sampled_from([None, "state", "transient"])
+"""What machine_id says; None without a state partition."""
 PROFILES = st.tuples(
     st.lists(MOUNTS, max_size=6, unique_by=lambda m: m["path"]), st.lists(PATHS, max_size=3, unique=True)
 )
 
 
-def built(mounts: list[dict[str, Any]], immutable: list[str]) -> Layout | None:
+def built(mounts: list[dict[str, Any]], immutable: list[str], machine_id: str | None) -> Layout | None:
     """None where lint finds an error."""
-    profile = profile_of(f"mounts: {json.dumps(mounts)}\nimmutable: {json.dumps(immutable)}\n")
+    state = f"state: {{on_failure: volatile}}\nmachine_id: {machine_id}\n" if machine_id else ""
+    profile = profile_of(f"{state}mounts: {json.dumps(mounts)}\nimmutable: {json.dumps(immutable)}\n")
     if any(p.severity == "error" for p in lint(profile, None)):
         return None
     return build_layout(profile, None)
 
 
-@given(profile=PROFILES, seed=st.randoms())
-@settings(deadline=None, max_examples=150)
-def test_whatever_lint_lets_through_orders_itself(profile: tuple[list[dict[str, Any]], list[str]], seed: Any) -> None:
+@given(profile=PROFILES, machine_id=STATES, seed=st.randoms())
+@settings(deadline=None, max_examples=200)
+def test_whatever_lint_lets_through_orders_itself(
+    profile: tuple[list[dict[str, Any]], list[str]], machine_id: str | None, seed: Any
+) -> None:
     mounts, immutable = profile
-    layout = built(mounts, immutable)
+    layout = built(mounts, immutable, machine_id)
     if layout is None:
         return
     orders(layout)
     closed(layout)
+    prepared(layout)
     shuffled = [{k: m[k] for k in reversed(m)} for m in mounts]
     seed.shuffle(shuffled)
-    other = built(shuffled, immutable)
+    other = built(shuffled, immutable, machine_id)
     assert other is not None
     assert [replace(m, at=()) for m in other.mounts] == [replace(m, at=()) for m in layout.mounts]
     assert other.prepares == layout.prepares
 
 
-def test_the_rich_profile_orders_itself() -> None:
-    layout = layout_of(RICH)
+@pytest.mark.parametrize("text", [RICH, KEPT, PARTED, HOSTILE_KEPT], ids=["rich", "kept", "parted", "hostile"])
+def test_the_examples_order_themselves(text: str) -> None:
+    layout = layout_of(text)
     orders(layout)
     closed(layout)
-    assert {m.promise for m in layout.mounts} == set(Promise)
+    prepared(layout)
+
+
+def test_the_examples_have_every_promise_and_role() -> None:
+    mounts = [m for text in (RICH, KEPT, PARTED) for m in layout_of(text).mounts]
+    assert {m.promise for m in mounts} == set(Promise)
+    assert {m.role for m in mounts} == set(Role)
 
 
 def test_the_stage_of_ancestors_and_sources_of_etc() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from layouts import HEAD, RICH, profile_of, tree
 
-from rofs.errors import Problem
+from rofs.errors import KeyPath, Problem
 from rofs.lint import lint
 from rofs.treefacts import Node, TreeFacts, make_facts
 
@@ -17,6 +17,14 @@ V = "  - {path: /var, type: overlay, upper: tmpfs, size: 4M}\n"
 T = "  - {path: /srv, type: tmpfs, size: 4M}\n"
 USER = "users: [{name: bob, uid: 1000}]\n"
 LONG = "/" + "ä" * 30
+COLONS = "/" + "a:" * 60
+"""Plain in a unit's name, thrice as long in the name of what is kept for it."""
+STATE = "state: {device: LABEL=state, size: 16M, on_failure: volatile}\n"
+REFUSED = "state: {device: LABEL=state, on_failure: refuse}\n"
+PANIC = 'kernel: {cmdline: "quiet panic=10"}\n'
+ETC = "mounts: [{path: /etc, type: overlay, upper: state}]\n"
+B = "  - {path: /srv, type: bind, source: state}\n"
+D = "{path: /srv, type: partition, device: LABEL=data, size: 16M, on_failure: volatile}"
 
 BAD: list[tuple[str, str, int, int, str, str]] = [
     # rule, text, line and column from the text's first, a part of the message, a part of the hint
@@ -39,6 +47,10 @@ BAD: list[tuple[str, str, int, int, str, str]] = [
         for c in ',:"\\'
     ),
     ("unit-name", f"mounts: [{{path: {LONG}, type: bind, source: tmpfs}}]\n", 1, 17, "characters", "255"),
+    *(
+        ("unit-name", f"{STATE}mounts: [{{path: '{COLONS}', {kind}}}]\n", 2, 17, "characters", "255")
+        for kind in ("type: bind, source: state", D.partition(", ")[2].rstrip("}"))
+    ),
     ("not-the-image", "immutable: [/a/x]\nmounts: [{path: /a, type: bind, source: /usr}]\n", 1, 13, "/a/x", "/usr/x"),
     ("hidden", f"files: [{{path: /srv/x, content: x}}]\nmounts:\n{T}", 1, 16, "tmpfs at /srv (line 6)", "overlay"),
     ("hidden", "users: [{name: bob, uid: 1000}]\nmounts: [{path: /home, type: tmpfs}]\n", 1, 9, "/home/bob", "seed"),
@@ -55,6 +67,51 @@ BAD: list[tuple[str, str, int, int, str, str]] = [
     ("generated-path", "files: [{path: /etc/systemd/system/srv.mount, content: x}]\n", 1, 16, "generated", ""),
     ("cmdline", 'kernel: {cmdline: "quiet init=/bin/sh"}\n', 1, 19, "init=/bin/sh", "take it away"),
     ("memory", "mounts: [{path: /srv, type: tmpfs, size: 1G}]\n", 1, 9, "1024M, verify.memory is 512M", "lower"),
+    # With the 64M of a tmpfs the memory of what stands in for the stores is one page too many.
+    (
+        "memory",
+        STATE.replace("}", ", volatile_size: 384M}")
+        + f"mounts: [{{path: /tmp, type: tmpfs}}, {D.replace('}', ', volatile_size: 65540K}')}]\n",
+        2, 9, "512M, verify.memory is 512M", "lower",
+    ),
+    ("no-state", "mounts: [{path: /opt, type: overlay, upper: state}]\n", 1, 45, "no state partition", "add `state:"),
+    ("no-state", "mounts: [{path: /opt, type: bind, source: state}]\n", 1, 43, "no state partition", "on_failure"),
+    ("no-state", "machine_id: state\n", 1, 13, "no state partition", "add `state:"),
+    ("device-twice", f"{STATE}mounts: [{D.replace('data', 'state')}]\n", 2, 48, f"already used on line {FIRST}", ""),
+    (
+        "device-twice",
+        f"mounts:\n  - {D}\n  - {{path: /opt, type: partition, device: LABEL=data, size: 16M, on_failure: volatile}}\n",
+        3, 43, f"LABEL=data is already used on line {FIRST + 1}", "",
+    ),
+    ("no-panic", REFUSED, 1, 42, "nothing reboots", "panic=10"),
+    ("no-panic", f'kernel: {{cmdline: "quiet panic=0"}}\n{REFUSED}', 2, 42, "nothing reboots", ""),
+    ("no-panic", f'kernel: {{cmdline: "panic_on_oops=1"}}\n{REFUSED}', 2, 42, "nothing reboots", ""),
+    ("no-panic", f"mounts: [{D.replace('volatile', 'refuse')}]\n", 1, 83, "kernel panic", ""),
+    ("hides-units", f"{STATE}immutable: [/etc/fstab]\n{ETC}", 3, 17, "/etc/systemd/system", "/etc/systemd/system imm"),
+    ("hides-units", f"{STATE}immutable: [/etc/systemd]\n{ETC}", 3, 17, "written to /etc/fstab", "/etc/fstab immutable"),
+    (
+        "hides-units",
+        f"{STATE}mounts: [{{path: /etc/systemd/system, type: bind, source: state}}]\n",
+        2, 17, "/etc/systemd/system", "unless",
+    ),
+    ("hides-units", f"mounts: [{D.replace('/srv', '/etc/systemd')}]\n", 1, 17, "/etc/systemd/system", ""),
+    (
+        "machine-id",
+        f"{STATE}mounts: [{{path: /etc/machine-id, type: bind, source: /run/id}}]\n",
+        2, 10, "machine_id: state provides /etc/machine-id", "",
+    ),
+    ("machine-id", f"{STATE}mounts: [{{path: /etc/machine-id/x, type: tmpfs}}]\n", 2, 10, "state provides", ""),
+    ("machine-id", f"{STATE}immutable: [/etc/machine-id]\n", 2, 13, "machine_id: state provides", "take it away"),
+    (
+        "hidden",
+        f"files: [{{path: /srv/x, content: x}}]\nmounts: [{D.replace('}', ', seed: empty}')}]\n",
+        1, 16, "hidden by the partition at /srv (line 5)", "seed: image",
+    ),
+    (
+        "hidden",
+        f"{STATE}{USER}mounts: [{{path: /home, type: bind, source: state, seed: empty}}]\n",
+        2, 9, "/home/bob would be hidden by the bind", "",
+    ),
 ]  # fmt: skip
 BAD_IN_TREE: list[tuple[str, str, int, int, str, str]] = [
     ("unknown-user", "files: [{path: /a, content: x, owner: demon}]\n", 1, 39, "'demon'", "did you mean 'daemon'?"),
@@ -118,10 +175,28 @@ GOOD = [
     "verify: {units: [srv.mount, system.slice]}\n",
     "users: [{name: bob, uid: 1000, groups: [eve]}, {name: eve, uid: 1001}]\n",
     "mounts: [{path: '/srv/a,b', type: tmpfs}]\n",
+    f"mounts: [{{path: '{COLONS}', type: bind, source: /usr}}]\n",
     "users: [{name: bob, uid: 1000, gid: 100}]\n",
     "users: [{name: operator, uid: 1000, gid: 37}]\n",
     "users: [{name: operator, uid: 37}]\n",
     "immutable: [/usr, /usr/bin]\n",
+    f"{STATE}immutable: [/etc/fstab, /etc/systemd/system]\n{ETC}",
+    f"{STATE}immutable: [/etc/fstab, /etc/systemd]\n{ETC}",
+    f"{STATE}machine_id: transient\nimmutable: [/etc/machine-id]\n",
+    "immutable: [/etc/machine-id]\n",
+    f"{STATE}machine_id: transient\nmounts: [{{path: /etc/machine-id, type: bind, source: /run/id}}]\n",
+    "mounts: [{path: /etc, type: overlay, upper: tmpfs, size: 4M}]\n",
+    f"{STATE}mounts: [{D}, {{path: /opt, type: bind, source: state}}, {{path: /a, type: bind, source: /run/state}}]\n",
+    f"{REFUSED}{PANIC}mounts: [{D.replace('volatile', 'refuse')}]\n",
+    f'{REFUSED}kernel: {{cmdline: "panic=-1"}}\n',
+    # What refuses has no memory to stand in for it.
+    f"{REFUSED.replace('}', ', volatile_size: 1G}')}{PANIC}",
+    "state: {on_failure: volatile, size: 64G, volatile_size: 448M}\nmounts: [{path: /tmp, type: tmpfs}]\n",
+    f"files: [{{path: /srv/x, content: x}}]\nmounts: [{D}]\n",
+    f"{STATE}{USER}mounts: [{{path: /home, type: bind, source: state}}]\n",
+    f"{STATE}files: [{{path: /opt/x, content: x}}]\nmounts: [{{path: /opt, type: overlay, upper: state}}]\n",
+    # What the state partition holds can be shown elsewhere, and hold immutable places.
+    f"{STATE}immutable: [/srv/a/b]\nmounts:\n{B}  - {{path: /opt, type: bind, source: /srv, access: rw}}\n",
 ]
 
 
@@ -136,10 +211,74 @@ def test_a_cycle_over_two_binds_is_said_at_both() -> None:
     assert [(p.rule, p.mark.line) for p in found] == [("bind-cycle", FIRST + 1), ("bind-cycle", FIRST + 2)]
 
 
-def test_only_memory_is_a_warning() -> None:
+def test_what_is_a_warning() -> None:
+    """What a device may be meant to do; all else would not do what the profile says."""
     for row in (*BAD, *BAD_IN_TREE):
         (problem,) = lint(profile_of(row[1]), tree() if row in BAD_IN_TREE else None)
-        assert problem.severity == ("warning" if row[0] == "memory" else "error"), row
+        warning = row[0] in ("memory", "no-panic", "hides-units")
+        assert problem.severity == ("warning" if warning else "error"), row
+
+
+def test_one_rule_may_find_several() -> None:
+    text = f"machine_id: state\nmounts:\n  - {D}\n  - {{path: /a, type: bind, source: state}}\n"
+    text += "  - {path: /b, type: overlay, upper: state}\n  - {path: /c, type: bind, source: /run/state}\n"
+    found = lint(profile_of(text), None)
+    assert [(p.rule, p.mark.line - FIRST + 1) for p in found] == [("no-state", n) for n in (1, 4, 5)]
+    found = lint(profile_of(f"{STATE}{ETC}"), None)
+    assert [p.rule for p in found] == ["hides-units"] * 2
+    assert ["/etc/fstab" in p.message for p in found].count(True) == 1
+
+
+def test_a_device_that_is_not_written_is_found_where_its_store_is() -> None:
+    """`state` has a default name; a partition that takes it is the second."""
+    text = f"state: {{on_failure: volatile, size: 16M}}\nmounts: [{D.replace('data', 'state')}]\n"
+    (problem,) = lint(profile_of(text), None)
+    assert (problem.rule, problem.mark.line) == ("device-twice", FIRST + 1)
+    assert problem.message == f"LABEL=state is already used on line {FIRST}"
+
+
+MIB = 1 << 20
+BIG = {
+    "/var/www/big": Node("file", 0o644, 0, 0, 5 * MIB),
+    "/var/wwwx": Node("file", 0o644, 0, 0, 99 * MIB),
+    "/srv/a/b/c": Node("file", 0o644, 0, 0, 8 * MIB),
+}
+WWW = "{path: /var/www, type: bind, source: state}"
+ON_A = "{path: /srv, type: partition, device: LABEL=a, on_failure: %s, size: 16M}"
+
+
+@pytest.mark.parametrize(
+    ("state", "mounts", "found"),
+    [
+        ("on_failure: refuse, size: 16M", f"[{WWW}]", []),
+        ("on_failure: refuse, size: 16M", f"[{WWW}, {WWW.replace('/var/www', '/srv/a')}]", [("state", "size")]),
+        ("on_failure: refuse, volatile_size: 4M", f"[{WWW}]", []),
+        ("on_failure: volatile, volatile_size: 4M", f"[{WWW}]", [("state", "volatile_size")]),
+        ("on_failure: volatile, volatile_size: 4M", f"[{WWW.replace('}', ', seed: empty}')}]", []),
+        ("on_failure: volatile, volatile_size: 4M", "[{path: /var/www, type: overlay, upper: state}]", []),
+        ("on_failure: volatile, volatile_size: 4M", f"[{ON_A % 'refuse'}]", []),
+        (
+            "on_failure: volatile, volatile_size: 4M",
+            f"[{WWW}, {ON_A.replace('}', ', volatile_size: 8M}') % 'volatile'}]",
+            [("state", "volatile_size"), ("mounts", 1, "volatile_size")],
+        ),
+    ],
+)
+def test_a_seed_that_does_not_fit(state: str, mounts: str, found: list[KeyPath]) -> None:
+    """Into the disk beside its journal, or into the memory that stands in for it."""
+    profile = profile_of(f"{PANIC}state: {{{state}}}\nimmutable: [/usr]\nmounts: {mounts}\n")
+    assert lint(profile, None) == []
+    problems = lint(profile, tree(BIG))
+    assert [(p.rule, p.at, p.severity) for p in problems] == [("seed-size", at, "error") for at in found]
+    assert all(p.hint == f"raise {p.at[-1]}" for p in problems)
+
+
+def test_how_much_a_seed_takes() -> None:
+    """A page a name, and whole pages of content; so that what just fits does, and one byte more does not."""
+    profile = profile_of(f"state: {{on_failure: volatile, volatile_size: 16K}}\nmounts: [{WWW}]\n")
+    for size, words in ((3 * 4096, []), (3 * 4096 + 1, ["the seeds take 20K, volatile_size has room for 16K"])):
+        facts = tree({"/var/www/x": Node("file", 0o644, 0, 0, size)})
+        assert [p.message for p in lint(profile, facts)] == words
 
 
 def test_a_template_serves_its_instances() -> None:

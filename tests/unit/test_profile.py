@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rofs import values
 from rofs.errors import Problem, ProfileError
 from rofs.problems import render_problems
-from rofs.profile import Profile, load_profile
+from rofs.profile import Persistent, Profile, load_profile
 from rofs.schema import schema, validator
 
 HEAD = "schema: rofs/v1\nname: sample\nsource: {debian: {}}\n"
@@ -29,6 +29,7 @@ description: MQTT gateway
 architectures: [arm64]
 hostname: gateway.example.org
 machine_id: transient
+state: {device: LABEL=keep, fstype: ext4, size: 128M, on_failure: refuse, volatile_size: 8M}
 source:
   debian:
     suite: trixie
@@ -55,6 +56,10 @@ mounts:
   - {path: /srv/cache, type: bind, source: tmpfs, seed: empty, owner: www-data, group: www-data}
   - {path: /srv/app, type: bind, source: /run/app, access: rw, required: false}
   - {path: /srv/ro, type: bind, source: /usr/share/x}
+  - {path: /etc, type: overlay, upper: state}
+  - {path: /srv/own, type: bind, source: state, seed: empty, owner: www-data, group: root, mode: "0750"}
+  - {path: /srv/db, type: partition, device: UUID=0a1b2c3d-0000-4000-8000-0123456789ab, fstype: ext4, size: 1G,
+     on_failure: volatile, volatile_size: 4M, mode: "0700", owner: www-data, seed: image, options: [nodev]}
 image: {format: squashfs, compression: gzip, level: 9, block_size: 1M, acl: drop}
 verify: {units: [ssh.service], commands: ["true"], memory: 1G}
 """
@@ -112,20 +117,85 @@ def test_every_key_reaches_its_field(tmp_path: Path) -> None:
 
 
 def test_mounts(tmp_path: Path) -> None:
-    tmpfs, overlay, own, app, shown = read(tmp_path, WHOLE).mounts
+    tmpfs, overlay, own, app, shown = read(tmp_path, WHOLE).mounts[:5]
     assert (tmpfs.size_bytes, tmpfs.inodes, tmpfs.mode) == (32 << 20, 10 << 10, 0o1777)
     assert (tmpfs.options, tmpfs.required, tmpfs.seed) == (("nosuid", "nodev"), True, "empty")
     assert (overlay.upper, overlay.size_bytes, overlay.inodes) == ("tmpfs", 1 << 20, None)
     assert (own.source, own.access, own.seed, own.owner) == ("tmpfs", "rw", "empty", "www-data")
     assert (app.source, app.access, app.required) == ("/run/app", "rw", False)
     assert (shown.source, shown.access, shown.at) == ("/usr/share/x", "ro", ("mounts", 4))
+    assert [m.store for m in (tmpfs, overlay, own, app, shown)] == [None] * 5
+
+
+def test_mounts_that_persist(tmp_path: Path) -> None:
+    overlay, bind, partition = read(tmp_path, WHOLE).mounts[5:]
+    assert (overlay.upper, overlay.source, overlay.size_bytes, overlay.store) == ("state", None, None, None)
+    assert (bind.source, bind.access, bind.seed, bind.store) == ("state", "rw", "empty", None)
+    assert (bind.mode, bind.owner, bind.group) == (0o750, "www-data", "root")
+    assert (partition.mode, partition.owner, partition.seed) == (0o700, "www-data", "image")
+    # The size is that of the published image; `size_bytes` would be a cap of memory.
+    assert (partition.options, partition.size_bytes, partition.access) == (("nodev",), None, "rw")
+    assert partition.store == Persistent(
+        name="/srv/db", device="UUID=0a1b2c3d-0000-4000-8000-0123456789ab", fstype="ext4", size_bytes=1 << 30,
+        volatile_bytes=4 << 20, on_failure="volatile", at=("mounts", 7),
+    )  # fmt: skip
+
+
+def test_where_each_mount_keeps_what_is_written(tmp_path: Path) -> None:
+    """A path that is called so is not the state partition, and nothing is two of the three."""
+    named = "  - {path: /a, type: bind, source: /state}\n  - {path: /b, type: bind, source: /tmpfs}\n"
+    mounts = read(tmp_path, WHOLE.replace("image: {format", f"{named}image: {{format")).mounts
+    assert [str(m.path) for m in mounts if m.on_tmpfs] == ["/tmp", "/var", "/srv/cache"]
+    assert [str(m.path) for m in mounts if m.on_state] == ["/etc", "/srv/own"]
+    assert [str(m.path) for m in mounts if m.shows_path] == ["/srv/app", "/srv/ro", "/a", "/b"]
+    assert [str(m.path) for m in mounts if m.store] == ["/srv/db"]
+
+
+def test_the_state_partition(tmp_path: Path) -> None:
+    assert read(tmp_path, HEAD).state is None
+    assert read(tmp_path, WHOLE).state == Persistent(
+        name="state", device="LABEL=keep", fstype="ext4", size_bytes=128 << 20, volatile_bytes=8 << 20,
+        on_failure="refuse", at=("state",),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("keys", "size", "volatile"),
+    [
+        ("", 64 << 20, 64 << 20),
+        (", size: 16M", 16 << 20, 16 << 20),
+        (", size: 8G", 8 << 30, 64 << 20),
+        (", size: 8G, volatile_size: 128M", 8 << 30, 128 << 20),
+        (", volatile_size: 4K", 64 << 20, 4096),
+    ],
+)
+def test_the_memory_that_stands_in_for_a_store(tmp_path: Path, keys: str, size: int, volatile: int) -> None:
+    """The size, but never more than 64M without being asked for: it is the device's memory."""
+    text = f"state: {{on_failure: volatile{keys}}}\n"
+    text += f"mounts: [{{path: /srv, type: partition, device: LABEL=data, on_failure: refuse{keys}}}]\n"
+    profile = read(tmp_path, HEAD + text)
+    for store in (profile.state, profile.mounts[0].store):
+        assert store is not None
+        assert (store.size_bytes, store.volatile_bytes) == (size, volatile)
+
+
+@pytest.mark.parametrize(
+    ("text", "machine_id"),
+    [
+        ("", "transient"),
+        ("state: {on_failure: volatile}", "state"),
+        ("state: {on_failure: volatile}\nmachine_id: transient", "transient"),
+        ("state: {on_failure: volatile}\nmachine_id: state", "state"),
+    ],
+)
+def test_the_machine_id_is_kept_where_it_can_be(tmp_path: Path, text: str, machine_id: str) -> None:
+    assert read(tmp_path, f"{HEAD}{text}\n").machine_id == machine_id
 
 
 def test_defaults_are_those_the_schema_documents(tmp_path: Path) -> None:
     profile = read(tmp_path, HEAD)
     keys = schema()["properties"]
-    for key in ("description", "machine_id"):
-        assert getattr(profile, key) == keys[key]["default"]
+    assert profile.description == keys["description"]["default"]
     for key in ("architectures", "users", "home", "files", "immutable", "mounts"):
         assert list(getattr(profile, key)) == keys[key]["default"]
     debian = keys["source"]["properties"]["debian"]["properties"]
@@ -145,6 +215,17 @@ def test_defaults_are_those_the_schema_documents(tmp_path: Path) -> None:
     )
     assert profile.image.acl == keys["image"]["properties"]["acl"]["default"]
     assert profile.verify.memory_bytes == 512 << 20
+    state = read(tmp_path, f"{HEAD}state: {{on_failure: volatile}}\n").state
+    assert state is not None
+    described = keys["state"]["properties"]
+    assert [state.device, state.fstype] == [described[key]["default"] for key in ("device", "fstype")]
+    assert state.size_bytes == values.disk_size(described["size"]["default"])
+    assert "default" not in described["on_failure"], "it is a decision"
+    text = f"{HEAD}mounts: [{{path: /srv, type: partition, device: LABEL=data, on_failure: refuse}}]\n"
+    partition = read(tmp_path, text).mounts[0]
+    mount = keys["mounts"]["items"]["properties"]
+    assert partition.store is not None and partition.store.fstype == mount["fstype"]["default"]
+    assert (partition.seed, partition.required) == (mount["seed"]["default"], mount["required"]["default"])
 
 
 @pytest.mark.parametrize(("compression", "level"), [("zstd", 15), ("gzip", None), ("xz", None), ("lz4", None)])
@@ -162,7 +243,7 @@ def test_the_order_of_keys_does_not_matter(tmp_path: Path) -> None:
     assert read(tmp_path, WHOLE) == read(tmp_path, backwards)
 
 
-BAD_ROWS = [
+BAD_ROWS: list[tuple[str, int, int, str, str]] = [
     ("hostname: no", 4, 11, "wrong-type", 'write hostname: "no"'),
     ("hostname: 1:30", 4, 11, "wrong-type", 'write hostname: "1:30"'),
     ("hostname: -gw", 4, 11, "bad-value", "letters, digits and dashes"),
@@ -173,7 +254,21 @@ BAD_ROWS = [
     ("architectures: [amd46]", 4, 17, "bad-value", "did you mean 'amd64'?"),
     ("architectures: []", 4, 16, "bad-value", ""),
     ("architectures: [arm64, arm64]", 4, 24, "duplicate-value", ""),
-    ("machine_id: state", 4, 13, "bad-value", "write transient"),
+    ("machine_id: keep", 4, 13, "bad-value", "one of state, transient"),
+    ("machine_id: no", 4, 13, "bad-value", "one of state, transient"),
+    ("state: yes", 4, 8, "wrong-type", ""),
+    ("state: {}", 4, 8, "missing-key", ""),
+    ("state: {device: LABEL=state, size: 64M}", 4, 8, "missing-key", ""),
+    ("state: {on_failure: panic}", 4, 21, "bad-value", "one of volatile, refuse"),
+    ("state: {on_failure: refuse, fstype: btrfs}", 4, 37, "bad-value", "write ext4"),
+    ("state: {on_failure: refuse, device: /dev/vdb}", 4, 37, "bad-value", "LABEL="),
+    ("state: {on_failure: refuse, size: 15M}", 4, 35, "bad-value", "16M or more"),
+    ("state: {on_failure: refuse, size: 17000000}", 4, 35, "bad-value", "a multiple of 4096 bytes"),
+    ("state: {on_failure: refuse, size: 32T}", 4, 35, "bad-value", "at most 16T"),
+    ("state: {on_failure: refuse, volatile_size: 0}", 4, 44, "bad-value", "such as 64M"),
+    ("state: {on_failure: refuse, volatile_size: 5000}", 4, 44, "bad-value", "a multiple of 4096 bytes"),
+    ("state: {on_failure: refuse, options: [noatime]}", 4, 29, "unknown-key", "known here: device, fstype"),
+    ("state: {on_failure: refuse, devise: LABEL=a}", 4, 29, "unknown-key", "did you mean 'device'?"),
     ("kernel: {package: Linux}", 4, 19, "bad-value", "a package's name"),
     ("kernel: {package: foo-}", 4, 19, "bad-value", "a package's name"),
     ('kernel: {cmdline: "a\\nb"}', 4, 19, "bad-value", ""),
@@ -207,7 +302,7 @@ BAD_ROWS = [
     ('immutable: ["/usr\\n/a"]', 4, 13, "bad-path", ""),
     ("immutable: [/" + "a" * 256 + "]", 4, 13, "bad-path", ""),
     ("immutable: [" + "/abcdefg" * 512 + "]", 4, 13, "bad-path", ""),
-    ("mounts: [{path: /a, type: ext4}]", 4, 27, "bad-value", "one of tmpfs, overlay, bind"),
+    ("mounts: [{path: /a, type: ext4}]", 4, 27, "bad-value", "one of tmpfs, overlay, bind, partition"),
     ("mounts: [{path: /a, type: tmpfs, size: 64MB}]", 4, 40, "bad-value", "such as 64M"),
     ("mounts: [{path: /a, type: tmpfs, size: 5000}]", 4, 40, "bad-value", "a multiple of 4096 bytes"),
     ("mounts: [{path: /a, type: tmpfs, size: 0}]", 4, 40, "bad-value", "such as 64M"),
@@ -217,6 +312,11 @@ BAD_ROWS = [
     ("mounts: [{path: /a, type: tmpfs, required: 'no'}]", 4, 44, "wrong-type", ""),
     ("mounts: [{path: /a, type: bind, source: b}]", 4, 41, "bad-path", ""),
     ("mounts: [{path: /a, type: bind, source: /a}]", 4, 41, "bad-value", "`immutable:`"),
+    ("mounts: [{path: /a, type: bind, source: stat}]", 4, 41, "bad-path", ""),
+    ("mounts: [{path: /a, type: overlay, upper: stat}]", 4, 43, "bad-value", "did you mean 'state'?"),
+    ("mounts: [{path: /a, type: partition, on_failure: refuse}]", 4, 10, "missing-key", ""),
+    ("mounts: [{path: /a, type: partition, device: LABEL=a}]", 4, 10, "missing-key", ""),
+    ("mounts: [{path: /a, type: partition, device: LABEL=a, on_failure: no}]", 4, 67, "bad-value", "volatile, refuse"),
     ("mounts: [{path: /a, type: tmpfs, options: [nodev, nodev]}]", 4, 51, "duplicate-value", ""),
     ("image: {level: 0}", 4, 16, "bad-value", "`compression: zstd`"),
     ("image: {compression: gzip, level: 10}", 4, 35, "bad-value", "`compression: gzip`"),
@@ -228,7 +328,7 @@ BAD_ROWS = [
     ("verify: {commands: ['']}", 4, 21, "bad-value", ""),
     ("verify: {unit: [ssh.service]}", 4, 10, "unknown-key", "did you mean 'units'?"),
     ('"a\\nb": 1', 4, 1, "unknown-key", "known here"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("line", "row", "column", "rule", "hint"), BAD_ROWS, ids=[r[0][:50] for r in BAD_ROWS])
@@ -236,6 +336,53 @@ def test_a_bad_row_is_one_problem(tmp_path: Path, line: str, row: int, column: i
     (problem,) = problems(tmp_path, f"{HEAD}{line}\n")
     assert (problem.mark.line, problem.mark.column, problem.rule) == (row, column, rule)
     assert hint in problem.hint
+
+
+PARTITION = "type: partition, device: LABEL=a, on_failure: refuse"
+OF_A_PARTITION = ("device: LABEL=a", "fstype: ext4", "on_failure: refuse", "volatile_size: 4M")
+MISPLACED = {
+    "type: tmpfs": OF_A_PARTITION,
+    "type: overlay, upper: tmpfs": OF_A_PARTITION,
+    "type: overlay, upper: state": (
+        *OF_A_PARTITION, "size: 4M", "inodes: 100", "mode: '0755'", "owner: root", "seed: image", "source: state",
+    ),
+    "type: bind, source: /b": (*OF_A_PARTITION, "size: 4M", "owner: root"),
+    "type: bind, source: tmpfs": OF_A_PARTITION,
+    "type: bind, source: state": (*OF_A_PARTITION, "size: 4M", "inodes: 100", "access: rw", "upper: state"),
+    PARTITION: ("upper: state", "source: state", "source: /b", "access: rw", "inodes: 100"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "key"), [(kind, key) for kind, keys in MISPLACED.items() for key in keys])
+def test_a_key_of_another_kind_of_mount(tmp_path: Path, kind: str, key: str) -> None:
+    line = f"mounts: [{{path: /a, {kind}, {key}}}]"
+    (problem,) = problems(tmp_path, f"{HEAD}{line}\n")
+    assert (problem.mark.line, problem.mark.column, problem.rule) == (4, line.rindex(key) + 1, "misplaced-key")
+    assert problem.message.startswith(f"the key {key.partition(':')[0]!r} does not go with ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "hint"),
+    [
+        ("fstype", "xfs", "write ext4"),
+        ("size", "1M", "16M or more"),
+        ("size", "64MB", "such as 64M"),
+        ("volatile_size", "0", "such as 64M"),
+        ("seed", "once", "one of image, empty"),
+    ],
+)
+def test_a_bad_value_of_a_partition(tmp_path: Path, key: str, value: str, hint: str) -> None:
+    line = f"mounts: [{{path: /a, {PARTITION}, {key}: {value}}}]"
+    (problem,) = problems(tmp_path, f"{HEAD}{line}\n")
+    assert (problem.mark.column, problem.rule) == (line.rindex(value) + 1, "bad-value")
+    assert hint in problem.hint
+
+
+def test_a_decision_that_is_missing_is_named(tmp_path: Path) -> None:
+    state, device, on_failure = problems(tmp_path, f"{HEAD}state: {{}}\nmounts: [{{path: /a, type: partition}}]\n")
+    assert (state.message, state.at) == ("the key 'on_failure' is missing", ("state", "on_failure"))
+    assert device.message == "`type: partition` needs the key 'device'"
+    assert on_failure.message == "`type: partition` needs the key 'on_failure'"
 
 
 @pytest.mark.parametrize(
@@ -277,6 +424,44 @@ def test_options_that_are(option: str) -> None:
 )
 def test_sizes(text: str | int, number: int) -> None:
     assert values.size(text) == number
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "LABEL=state", "LABEL=a", "LABEL=A_b.c-9", "LABEL=0123456789abcdef", "LABEL=-", "LABEL=.",
+        "UUID=0a1b2c3d-4e5f-6789-abcd-ef0123456789",
+    ],
+)  # fmt: skip
+def test_device_tags(tag: str) -> None:
+    assert values.device_tag(tag) == tag
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "", "state", "/dev/vdb", "/dev/disk/by-label/state", "LABEL=", "LABEL=0123456789abcdefg", "LABEL=a b",
+        "LABEL=a,b", "LABEL=a/b", "LABEL='a'", "LABEL=a\n", "LABEL=ä", "LABEL=a=b", "label=a", " LABEL=a", "UUID=",
+        "UUID=0A1b2c3d-4e5f-6789-abcd-ef0123456789", "UUID=0a1b2c3d-4E5f-6789-abcd-ef0123456789",
+        "UUID=0a1b2c3d-4e5f-6789-abcd-EF0123456789", "UUID=0a1b2c3d4e5f6789abcdef0123456789", "UUID=0a1b-2c3d",
+        "UUID=0a1b2c3d-4e5f-6789-abcd-ef0123456789a", "PARTUUID=0a1b2c3d-01", "PARTLABEL=state", "LABEL=a LABEL=b",
+    ],
+)  # fmt: skip
+def test_names_that_no_file_system_carries(tag: str) -> None:
+    with pytest.raises(values.BadValue, match="is not a name that a file system carries") as caught:
+        values.device_tag(tag)
+    assert "LABEL=" in caught.value.hint and "UUID=" in caught.value.hint
+
+
+@pytest.mark.parametrize(("text", "number"), [("16M", 16 << 20), (16 << 20, 16 << 20), ("16T", 16 << 40)])
+def test_disk_sizes(text: str | int, number: int) -> None:
+    assert values.disk_size(text) == number
+
+
+@pytest.mark.parametrize("text", ["16383K", (16 << 20) - 4096, "4K", 0, "17T", "16MB", (16 << 20) + 1])
+def test_sizes_that_no_disk_has(text: str | int) -> None:
+    with pytest.raises(values.BadValue):
+        values.disk_size(text)
 
 
 @pytest.mark.parametrize("name", ["ssh.service", "dev-a\\x2db.mount", "getty@tty1.service", "a.b.socket", "-.mount"])
@@ -376,6 +561,10 @@ WORDS = [
     "tmpfs",
     "overlay",
     "bind",
+    "state",
+    "partition",
+    "refuse",
+    "LABEL=state",
     "/var",
     "../x",
     "64M",
