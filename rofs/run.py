@@ -29,6 +29,7 @@ PACKAGES: dict[str, str] = {
     "apt-config": "apt",
     "apt-get": "apt",
     "arch-test": "arch-test",
+    "busybox": "busybox-static",
     "cp": "coreutils",
     "cpio": "cpio",
     "debugfs": "e2fsprogs",

@@ -31,7 +31,7 @@ from rofs.layout import (
 from rofs.profile import Persistent
 
 APPLETS = (
-    "blockdev", "cat", "chmod", "chown", "chroot", "cp", "findfs", "head", "insmod", "ln", "mkdir", "mount", "mv",
+    "blockdev", "cat", "chmod", "chown", "chroot", "findfs", "head", "insmod", "ln", "mkdir", "mount", "mv",
     "rm", "sh", "sleep", "switch_root", "sync", "tr", "umount",
 )  # fmt: skip
 """The programs of busybox that the script calls."""
