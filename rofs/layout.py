@@ -226,15 +226,15 @@ def _is_store(mount: Mount) -> bool:
 
 
 def _in_memory(mount: Mount, store: Persistent) -> Mount:
-    flags = tuple(o for o in mount.options if "=" not in o)
-    options = (*flags, *volatile_options(store, mount.mode))
-    return replace(mount, what="tmpfs", type="tmpfs", options=options)
+    return replace(mount, what="tmpfs", type="tmpfs", options=volatile_options(mount, store))
 
 
-def volatile_options(store: Persistent, mode: int | None) -> tuple[str, ...]:
-    """Of the tmpfs that stands in for a store, beside the store's own flags."""
+def volatile_options(mount: Mount, store: Persistent) -> tuple[str, ...]:
+    """Of the tmpfs that stands in for a store: the flags of its mount, capped."""
+    flags = (o for o in mount.options if "=" not in o)
     size = round_to_page(store.volatile_bytes)
-    return (*size_options(size, default_inodes(size)), f"mode={0o755 if mode is None else mode:04o}")
+    mode = 0o755 if mount.mode is None else mount.mode
+    return (*flags, *size_options(size, default_inodes(size)), f"mode={mode:04o}")
 
 
 def backing_name(path: PurePosixPath) -> str:

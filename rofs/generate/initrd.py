@@ -98,17 +98,14 @@ def _state(layout: Layout) -> dict[str, object] | None:
     mount = next((m for m in layout.mounts if m.role is Role.STATE), None)
     if state is None or mount is None:
         return None
-    return {**_step(layout, mount), "policy": state.on_failure, "volatile": _stand_in(mount, state)}
-
-
-def _stand_in(mount: Mount, store: Persistent) -> str:
-    return ",".join((*(o for o in mount.options if "=" not in o), *volatile_options(store, mount.mode)))
+    return {**_step(layout, mount), "policy": state.on_failure, "volatile": ",".join(volatile_options(mount, state))}
 
 
 def _partition(layout: Layout, mount: Mount, store: Persistent) -> dict[str, object]:
     prepare = next(p for p in layout.prepares if p.path == mount.where)
     words = [str(mount.where), str(prepare.seed or ""), f"{prepare.mode:04o}", f"{prepare.uid}:{prepare.gid}"]
-    return {"policy": store.on_failure, "volatile": _stand_in(mount, store), "seed": shlex.join(words)}
+    volatile = ",".join(volatile_options(mount, store))
+    return {"policy": store.on_failure, "volatile": volatile, "seed": shlex.join(words)}
 
 
 def _prepare(layout: Layout, step: Prepare) -> dict[str, object]:
