@@ -82,9 +82,9 @@ def boot_files() -> Callable[[str], Boot]:
 
         def make(directory: Path) -> None:
             log = directory / "log"
-            fetch_boot("linux-image-cloud", arch, suite, find_host_sources(suite), directory, log, DEFAULT_EPOCH)
+            fetch_boot(arch.default_kernel, arch, suite, find_host_sources(suite), directory, log, DEFAULT_EPOCH)
 
-        return load_boot(Cache(default_cache_dir()).entry("test-kernel", f"{suite}-{arch_name}", make).path)
+        return load_boot(Cache(default_cache_dir()).entry("test-kernel", f"{suite}-{arch.default_kernel}", make).path)
 
     return fetch
 

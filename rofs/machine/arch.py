@@ -16,13 +16,15 @@ from types import MappingProxyType
 class Arch:
     """One architecture.
 
-    `name` and `kernel_suffix` are Debian's, `uname` the kernel's (`uname -m`). `machine_args` goes with
-    every accelerator. `kvm_probe` is a kernel that does nothing but end QEMU with `kvm_probe_status`;
-    `kvm_probe_args` is what it needs beside the machine.
+    `name` and `kernel_suffix` are Debian's, `uname` the kernel's (`uname -m`). `default_kernel` is the
+    package for a profile that names none. `machine_args` goes with every accelerator; its machine has
+    PCI, since the guest's devices are virtio on that. `kvm_probe` is a kernel that does nothing but end
+    QEMU with `kvm_probe_status`; `kvm_probe_args` is what it needs beside the machine.
     """
 
     name: str
     kernel_suffix: str
+    default_kernel: str
     uname: str
     qemu: str
     qemu_user: str
@@ -51,7 +53,7 @@ def _bzimage(code: bytes) -> bytes:
 
 # A timer tick must wake it, then it enters protected mode, counts down from 2^24 (10 ms on a real CPU,
 # many seconds where KVM interprets each instruction), and isa-debug-exit ends QEMU with (0x10 << 1) | 1.
-_AMD64_PROBE = _bzimage(
+_PC_PROBE = _bzimage(
     bytes.fromhex(
         "fb f4 fa"  # 16 bits: sti; hlt; cli
         "6631c0 8cc8 8ed8 66c1e004"  # eax = cs << 4, ds = cs
@@ -68,6 +70,9 @@ _AMD64_PROBE = _bzimage(
 # w1 = 1 << 24; until --w1 == 0; w0 = 0x84000008, PSCI SYSTEM_OFF (Arm DEN 0022); hvc #0; b .
 _ARM64_PROBE = bytes.fromhex("0120a052 21040071 e1ffff54 00018052 0080b072 020000d4 00000014")
 
+# The same in 32 bits: r1 = 1 << 24; until --r1 == 0; r0 = 0x84000008; hvc #0; b .
+_ARMHF_PROBE = bytes.fromhex("0114a0e3 011051e2 fdffff1a 080000e3 000448e3 700040e1 feffffea")
+
 ARCHES: Mapping[str, Arch] = MappingProxyType(
     {
         arch.name: arch
@@ -75,6 +80,7 @@ ARCHES: Mapping[str, Arch] = MappingProxyType(
             Arch(
                 name="amd64",
                 kernel_suffix="amd64",
+                default_kernel="linux-image-cloud-amd64",
                 uname="x86_64",
                 qemu="qemu-system-x86_64",
                 qemu_user="qemu-x86_64",
@@ -84,13 +90,14 @@ ARCHES: Mapping[str, Arch] = MappingProxyType(
                 kvm_cpu="host,-arch-capabilities",
                 console="ttyS0",
                 zig_target="x86_64-linux-musl",
-                kvm_probe=_AMD64_PROBE,
+                kvm_probe=_PC_PROBE,
                 kvm_probe_args=("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"),
                 kvm_probe_status=0x10 << 1 | 1,
             ),
             Arch(
                 name="arm64",
                 kernel_suffix="arm64",
+                default_kernel="linux-image-cloud-arm64",
                 uname="aarch64",
                 qemu="qemu-system-aarch64",
                 qemu_user="qemu-aarch64",
@@ -100,6 +107,39 @@ ARCHES: Mapping[str, Arch] = MappingProxyType(
                 console="ttyAMA0",
                 zig_target="aarch64-linux-musl",
                 kvm_probe=_ARM64_PROBE,
+                kvm_probe_args=(),
+                kvm_probe_status=0,
+            ),
+            Arch(
+                name="i386",
+                kernel_suffix="686-pae",
+                default_kernel="linux-image-686-pae",
+                uname="i686",
+                qemu="qemu-system-i386",
+                qemu_user="qemu-i386",
+                machine_args=("-machine", "q35"),
+                tcg_cpu="qemu32",
+                kvm_cpu="host,-arch-capabilities",
+                console="ttyS0",
+                zig_target="x86-linux-musl",
+                kvm_probe=_PC_PROBE,
+                kvm_probe_args=("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"),
+                kvm_probe_status=0x10 << 1 | 1,
+            ),
+            Arch(
+                name="armhf",
+                kernel_suffix="armmp",
+                default_kernel="linux-image-armmp",
+                uname="armv7l",
+                qemu="qemu-system-arm",
+                qemu_user="qemu-arm",
+                # Without LPAE the kernel does not reach what the machine keeps above 4 GiB, PCI's registers too.
+                machine_args=("-machine", "virt,highmem=off"),
+                tcg_cpu="cortex-a15",
+                kvm_cpu="host",
+                console="ttyAMA0",
+                zig_target="arm-linux-musleabihf",
+                kvm_probe=_ARMHF_PROBE,
                 kvm_probe_args=(),
                 kvm_probe_status=0,
             ),

@@ -25,6 +25,7 @@ from rofs.machine.qemu import Boot, BootResult, Disk, boot
 
 pytestmark = pytest.mark.boot
 
+QEMUS = [arch.qemu for arch in ARCHES.values()]
 TCG = Accel("tcg", "the test says so")
 DISK_BYTES = 1024 * 1024 + 300
 """No multiple of a sector, and more than one cluster of qcow2."""
@@ -179,7 +180,7 @@ def base(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.needs("qemu-system-x86_64", "qemu-system-aarch64", "qemu-img")
+@pytest.mark.needs(*QEMUS, "qemu-img")
 def test_a_guest_reads_its_disk_speaks_and_powers_off(guest: Guest, base: Path, tmp_path: Path) -> None:
     overlay = make_overlay(base, tmp_path / "root,.qcow2")
     result, lines = guest.boot("read", Disk(path=overlay, format="qcow2"))
@@ -191,7 +192,7 @@ def test_a_guest_reads_its_disk_speaks_and_powers_off(guest: Guest, base: Path, 
     assert allocated(overlay) == []
 
 
-@pytest.mark.needs("qemu-system-x86_64", "qemu-system-aarch64", "qemu-img")
+@pytest.mark.needs(*QEMUS, "qemu-img")
 def test_what_a_guest_writes_is_seen_and_stays_off_the_base(guest: Guest, base: Path, tmp_path: Path) -> None:
     before = base.read_bytes()
     overlay = make_overlay(base, tmp_path / "root.qcow2")
@@ -217,7 +218,7 @@ def _replay(log: bytes, disk: bytearray) -> int:
     return flushes
 
 
-@pytest.mark.needs("qemu-system-x86_64", "qemu-system-aarch64")
+@pytest.mark.needs(*QEMUS)
 def test_a_write_log_holds_every_write_and_flush(guest: Guest, tmp_path: Path) -> None:
     path, log = tmp_path / "disk", tmp_path / "log,"
     before = b"\x5a" * (1024 * 1024)
@@ -247,7 +248,7 @@ def _sockets(word: str) -> set[tuple[str, str, str]]:
     return found
 
 
-@pytest.mark.needs("qemu-system-x86_64", "qemu-system-aarch64")
+@pytest.mark.needs(*QEMUS)
 @pytest.mark.parametrize("forward", [None, ECHO_PORT])
 def test_qemu_listens_on_the_loopback_alone(forward: int | None, guest: Guest) -> None:
     request = guest.request("read", forward=forward)
@@ -263,7 +264,7 @@ def test_qemu_listens_on_the_loopback_alone(forward: int | None, guest: Guest) -
     assert [sockets for _, sockets in seen] == [listening] * len(seen)
 
 
-@pytest.mark.needs("qemu-system-x86_64", "qemu-system-aarch64")
+@pytest.mark.needs(*QEMUS)
 def test_the_guest_is_reached_and_reaches_nobody(guest: Guest) -> None:
     """10.0.2.2 is the host's loopback to a guest of QEMU's, unless it is cut off."""
     lines: list[str] = []
@@ -293,7 +294,7 @@ def _shout(listener: socket.socket) -> None:
                 connection.sendall(b"come in\n")
 
 
-@pytest.mark.needs("qemu-system-x86_64", "qemu-system-aarch64")
+@pytest.mark.needs(*QEMUS)
 def test_a_panic_is_a_crash(guest: Guest, base: Path) -> None:
     result, lines = guest.boot("panic", Disk(path=base, format="raw", read_only=True))
     assert result.status == "crash", result
@@ -302,28 +303,31 @@ def test_a_panic_is_a_crash(guest: Guest, base: Path) -> None:
     assert lines == [f"hello from {guest.arch.uname}"]
 
 
-@pytest.mark.needs("qemu-system-x86_64", "qemu-system-aarch64")
+@pytest.mark.needs(*QEMUS)
 def test_a_guest_that_hangs_is_ended_and_its_console_kept(guest: Guest, base: Path) -> None:
-    result, _ = guest.boot("hang", Disk(path=base, format="raw", read_only=True), timeout_s=10)
-    assert result.status == "timeout", result
-    assert "10 s" in result.reason
-    assert "Linux version" in result.console
+    for timeout_s in (10, 40, 160):  # a busy host takes long to reach the kernel
+        result, _ = guest.boot("hang", Disk(path=base, format="raw", read_only=True), timeout_s=timeout_s)
+        assert result.status == "timeout", result
+        assert f"{timeout_s} s" in result.reason
+        if "Linux version" in result.console:
+            return
+    pytest.fail("the console's file has no word of the kernel's")
 
 
-@pytest.mark.needs("qemu-system-x86_64", "qemu-system-aarch64")
+@pytest.mark.needs(*QEMUS)
 def test_a_disk_that_is_no_disk_is_the_machines_error(guest: Guest, base: Path) -> None:
     with pytest.raises(MachineError, match="not in qcow2 format"):
         guest.boot("read", Disk(path=base, format="qcow2"))
 
 
-@pytest.mark.needs("qemu-system-x86_64", "qemu-system-aarch64")
+@pytest.mark.needs(*QEMUS)
 @pytest.mark.parametrize("name", ARCHES)
 def test_the_accelerators_probe_can_succeed(name: str) -> None:
     """The very guest whose silence condemns KVM ends by itself where the CPU works."""
     run_probe(ARCHES[name], "tcg", timeout_s=60)
 
 
-@pytest.mark.needs("qemu-system-x86_64", "qemu-system-aarch64")
+@pytest.mark.needs(*QEMUS)
 @pytest.mark.parametrize("name", ARCHES)
 def test_the_accelerator_found_is_remembered(name: str, tmp_path: Path) -> None:
     """Whatever this host has, twice the same answer with a reason."""

@@ -9,10 +9,18 @@ from pathlib import Path
 import pytest
 
 from rofs.errors import SourceError
-from rofs.machine.arch import ARCHES, host_arch
+from rofs.machine.arch import ARCHES, Arch, host_arch
 from rofs.sources.binfmt import emulates, ensure_emulation
 
-FOREIGN = next(arch for arch in ARCHES.values() if arch.name != host_arch())
+FOREIGN = [arch for arch in ARCHES.values() if arch.name != host_arch()]
+
+
+@pytest.fixture(params=FOREIGN, ids=lambda arch: arch.name)
+def foreign(request: pytest.FixtureRequest) -> Arch:
+    """Each architecture that is not the host's."""
+    arch = request.param
+    assert isinstance(arch, Arch)
+    return arch
 
 
 @pytest.fixture
@@ -39,30 +47,32 @@ def test_the_hosts_own_architecture_needs_nothing(fakes: Path) -> None:
     assert (fakes / "calls").read_text() == ""
 
 
-def test_working_emulation_is_left_alone(fakes: Path) -> None:
+def test_working_emulation_is_left_alone(fakes: Path, foreign: Arch) -> None:
     (fakes / "registered").touch()
-    ensure_emulation(FOREIGN)
+    ensure_emulation(foreign)
     assert (fakes / "calls").read_text() == ""
 
 
-def test_root_mounts_and_registers(fakes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_mounts_and_registers(fakes: Path, foreign: Arch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    ensure_emulation(FOREIGN, binfmt_misc=fakes)
+    ensure_emulation(foreign, binfmt_misc=fakes)
     assert (fakes / "calls").read_text().splitlines() == [
         f"mount -t binfmt_misc binfmt_misc {fakes}",
-        f"update-binfmts --enable {FOREIGN.qemu_user}",
+        f"update-binfmts --enable {foreign.qemu_user}",
     ]
 
 
-def test_others_are_told_the_command(fakes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_others_are_told_the_command(fakes: Path, foreign: Arch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(SourceError, match=f"update-binfmts --enable {FOREIGN.qemu_user}"):
-        ensure_emulation(FOREIGN, binfmt_misc=fakes)
+    with pytest.raises(SourceError, match=f"update-binfmts --enable {foreign.qemu_user}"):
+        ensure_emulation(foreign, binfmt_misc=fakes)
     assert (fakes / "calls").read_text() == ""
 
 
-def test_a_registration_that_does_not_help_is_an_error(fakes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registration_that_does_not_help_is_an_error(
+    fakes: Path, foreign: Arch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     (fakes / "arch-test").write_text("#!/bin/sh\nexit 1\n")
-    with pytest.raises(SourceError, match=f"cannot run {FOREIGN.name} programs"):
-        ensure_emulation(FOREIGN, binfmt_misc=fakes)
+    with pytest.raises(SourceError, match=f"cannot run {foreign.name} programs"):
+        ensure_emulation(foreign, binfmt_misc=fakes)
