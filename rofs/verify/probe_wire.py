@@ -128,6 +128,15 @@ def run(timeout_s: int, *argv: Text) -> Op:
     return _op("run", timeout_s, *argv)
 
 
+def settle(timeout_s: int, quiet_ms: int = 2000) -> Op:
+    """Wait until the boot has come to rest; the answer comes soon after `timeout_s` at the latest.
+
+    `errno`, `settled`, `waited_ms`, `processes` (created since boot), `pid1` (quoted, the target of
+    /proc/1/exe), `pid1_args` (quoted), `uptime_ms`; not settled, `busy`: quoted names of what still runs.
+    """
+    return _op("settle", timeout_s, quiet_ms)
+
+
 def poweroff(mode: Literal["clean", "cut"]) -> Op:
     """The last operation: by the init, or at once and without sync."""
     return _op("poweroff", mode)

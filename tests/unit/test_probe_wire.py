@@ -54,6 +54,8 @@ def test_quote_is_plain_ascii_and_has_an_inverse(data: bytes) -> None:
         (wire.fill("/tmp", 4096), b"fill\t/tmp\t4096\n"),
         (wire.shell(7, "echo 'x'; id"), b"exec\t7\techo%20'x';%20id\n"),
         (wire.Op("sync", timeout_s=90), b"sync@90\n"),
+        (wire.settle(60), b"settle\t60\t2000\n"),
+        (wire.settle(60, quiet_ms=500), b"settle\t60\t500\n"),
         (wire.poweroff("cut"), b"poweroff\tcut\n"),
     ],
 )

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 /*
  * rofs-probe PLAN [--output FILE|-] [--poweroff-on-exit]
+ * rofs-probe --init INIT PLAN [--output FILE|-] [--poweroff-on-exit] [-- ARG...]
  *
  * A supervisor opens the port once, starts the runner and waits for it. Whatever becomes of the runner,
- * the supervisor says so and, only with --poweroff-on-exit, ends the machine. Compiled with
- * ROFS_PROBE_REHEARSAL, as the unit tests do, it reports the power-off in place of doing it.
+ * the supervisor says so and, only with --poweroff-on-exit, ends the machine. With --init it is started as
+ * PID 1 and becomes INIT; all this is then a child's. Compiled with ROFS_PROBE_REHEARSAL, as the unit tests
+ * do, it reports the power-off in place of doing it, and need not be PID 1.
  */
 #include "probe.h"
 
@@ -15,35 +17,45 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/reboot.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
 #define PORT_NAME "rofs.probe"
-#define CLEAN_POWEROFF_GRACE_S 90
-#define REQUEST_LIMIT_S 30
 
-static const char usage[] = "usage: rofs-probe PLAN [--output FILE|-] [--poweroff-on-exit]\n";
+static const char usage[] = "usage: rofs-probe PLAN [--output FILE|-] [--poweroff-on-exit]\n"
+                            "       rofs-probe --init INIT PLAN [--output FILE|-] [--poweroff-on-exit] [-- ARG...]\n";
 
 struct arguments {
     const char *plan;
     const char *output;
     bool power_off;
+    char *init;       /* NULL, or what is executed in our place */
+    char **init_argv; /* ends with NULL, its first is `init` */
+    char *alone[2];   /* `init_argv` of an init without arguments */
 };
 
+/* "--" in `argv` becomes the init's own first argument */
 static bool parse_arguments(int argc, char **argv, struct arguments *arguments)
 {
+    arguments->init_argv = arguments->alone;
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--poweroff-on-exit"))
+        if (!strcmp(argv[i], "--poweroff-on-exit")) {
             arguments->power_off = true;
-        else if (!strcmp(argv[i], "--output") && i + 1 < argc)
+        } else if (!strcmp(argv[i], "--output") && i + 1 < argc) {
             arguments->output = argv[++i];
-        else if (argv[i][0] != '-' && !arguments->plan)
+        } else if (!strcmp(argv[i], "--init") && i + 1 < argc) {
+            arguments->init = arguments->alone[0] = argv[++i];
+        } else if (!strcmp(argv[i], "--") && arguments->init) {
+            argv[i] = arguments->init;
+            arguments->init_argv = argv + i;
+            break;
+        } else if (argv[i][0] != '-' && !arguments->plan) {
             arguments->plan = argv[i];
-        else
+        } else {
             return false;
+        }
     }
     return arguments->plan != NULL;
 }
@@ -120,16 +132,6 @@ static void emit_start(int output)
     emit(output, &j);
 }
 
-static void emit_fault(int output, const char *event, const char *key, long long number)
-{
-    struct json j = {0};
-    json_open(&j, '{');
-    json_put_string(&j, "event", event);
-    json_put_number(&j, key, number);
-    json_close(&j, '}');
-    emit(output, &j);
-}
-
 static void emit_plan_error(int output, int err)
 {
     struct json j = {0};
@@ -139,64 +141,20 @@ static void emit_plan_error(int output, int err)
     json_put_errno(&j, "errno", err);
     json_close(&j, '}');
     emit(output, &j);
-    emit_fault(output, "end", "ops", 0);
+    emit_event(output, "end", "ops", 0);
 }
 
-static enum ending run(const struct arguments *arguments, int output)
+static enum ending run(const struct arguments *arguments, int plan_fd, int output)
 {
     struct plan plan = {0};
     emit_start(output);
-    int err = plan_read(arguments->plan, &plan);
+    int err = plan_fd < 0 ? -plan_fd : plan_read(plan_fd, &plan);
     if (err) {
         emit_plan_error(output, err);
         return ENDED_PLAIN;
     }
     return run_plan(&plan, &(struct run_options){.output = output, .may_power_off = arguments->power_off});
 }
-
-#ifdef ROFS_PROBE_REHEARSAL
-
-static void power_off(enum ending ending, int output)
-{
-    emit_fault(output, "rehearsal", "poweroff", ending);
-}
-
-#else
-
-/* asks the init to stop the system; true when something took the request */
-static bool ask_init(void)
-{
-    static char *const requests[][5] = {
-        {"/bin/systemctl", "systemctl", "poweroff", "--no-block", NULL},
-        {"/usr/bin/systemctl", "systemctl", "poweroff", "--no-block", NULL},
-        {"/sbin/poweroff", "poweroff", NULL},
-    };
-    for (size_t i = 0; i < sizeof requests / sizeof *requests; i++) {
-        int status = -1;
-        pid_t child = fork();
-        if (child == 0) {
-            clean_environment();
-            alarm(REQUEST_LIMIT_S); /* outlives execv, so that an init that never answers cannot hold us */
-            execv(requests[i][0], requests[i] + 1);
-            _exit(127);
-        }
-        if (child > 0 && waitpid(child, &status, 0) == child && status == 0)
-            return true;
-    }
-    return false;
-}
-
-static void power_off(enum ending ending, int output)
-{
-    tcdrain(output);
-    fsync(output);
-    if (ending == ENDED_CLEAN_POWEROFF && ask_init())
-        sleep(CLEAN_POWEROFF_GRACE_S); /* the init ends us within this time, or has failed */
-    reboot(RB_POWER_OFF);
-    emit_fault(output, "still-on", "errno", errno);
-}
-
-#endif
 
 /* a file system that is being filled must not cost us the supervisor */
 static void protect_from_oom(void)
@@ -208,21 +166,22 @@ static void protect_from_oom(void)
     close(fd);
 }
 
-static enum ending supervise(const struct arguments *arguments, int output)
+static enum ending supervise(const struct arguments *arguments, int plan, int output)
 {
     int status = 0;
     pid_t runner = fork();
     if (runner == 0)
-        _exit(run(arguments, output));
+        _exit(run(arguments, plan, output));
+    close(plan);
     if (runner < 0) {
-        emit_fault(output, "crash", "errno", errno);
+        emit_event(output, "crash", "errno", errno);
         return ENDED_PLAIN;
     }
     while (waitpid(runner, &status, 0) < 0 && errno == EINTR)
         ;
     if (WIFEXITED(status))
         return (enum ending)WEXITSTATUS(status);
-    emit_fault(output, "crash", "signal", WTERMSIG(status));
+    emit_event(output, "crash", "signal", WTERMSIG(status));
     return ENDED_PLAIN;
 }
 
@@ -230,11 +189,16 @@ int main(int argc, char **argv)
 {
     struct arguments arguments = {0};
     bool understood = parse_arguments(argc, argv, &arguments);
-    signal(SIGPIPE, SIG_IGN);
-    if (!understood && !arguments.power_off) {
+    if (!understood && (!arguments.power_off || arguments.init)) {
         fputs(usage, stderr);
+        tcdrain(STDERR_FILENO); /* of PID 1 it is the last word before a panic */
         return 2;
     }
+    /* now, because an init may mount something over it */
+    int plan = understood ? plan_open(arguments.plan) : -1;
+    if (arguments.init && !enter_init(arguments.init, arguments.init_argv))
+        return 2;
+    signal(SIGPIPE, SIG_IGN);
     if (arguments.power_off)
         protect_from_oom();
     int output = open_output(arguments.output);
@@ -242,7 +206,7 @@ int main(int argc, char **argv)
         fputs("rofs-probe: no port named " PORT_NAME "\n", stderr);
     enum ending ending = ENDED_PLAIN;
     if (output >= 0 && understood)
-        ending = supervise(&arguments, output);
+        ending = supervise(&arguments, plan, output);
     if (arguments.power_off)
         power_off(ending, output);
     return output < 0;

@@ -71,6 +71,7 @@ static _Noreturn void program(char *const argv[], int output)
     setsid();
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGPIPE, SIG_DFL);
+    on_ending_signals(SIG_DFL);
     umask(022);
     if (null >= 0)
         dup2(null, STDIN_FILENO);
@@ -170,7 +171,7 @@ static void start_and_follow(char *const argv[], uint64_t timeout_s, struct json
     put_capture(j);
 }
 
-static bool time_of(const struct op *op, uint64_t *timeout_s, struct json *j)
+bool time_of(const struct op *op, uint64_t *timeout_s, struct json *j)
 {
     if (parse_number(op->argv[0], timeout_s) && *timeout_s > 0 && *timeout_s < 86400)
         return true;

@@ -102,12 +102,19 @@ static void parse_text(char *text, struct plan *plan)
     }
 }
 
-int plan_read(const char *path, struct plan *plan)
+int plan_open(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int high = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    int err = errno;
+    if (fd >= 0)
+        close(fd);
+    return high < 0 ? -err : high;
+}
+
+int plan_read(int fd, struct plan *plan)
 {
     struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return errno;
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
         close(fd);
         return EINVAL;

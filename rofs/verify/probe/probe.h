@@ -2,7 +2,9 @@
 /*
  * The guest probe: a plan of operations becomes one JSON object per line. Facts only, Python judges.
  *
- *   main.c        arguments, the output port, the supervisor, power-off
+ *   main.c        arguments, the output port, the supervisor
+ *   enter.c       in place of an init: it is executed, and the probe is its child
+ *   poweroff.c    the end of the machine
  *   runner.c      each operation in a child of its own, with a time limit
  *   plan.c        plan file -> struct plan
  *   json.c        values -> text
@@ -76,7 +78,8 @@ struct plan {
     char *text;
 };
 
-int plan_read(const char *path, struct plan *plan);         /* 0 or an errno */
+int plan_open(const char *path);                            /* a descriptor above 2, or a negative errno */
+int plan_read(int fd, struct plan *plan);                   /* 0 or an errno; `fd` is closed */
 bool parse_number(const char *text, uint64_t *value);       /* decimal digits only */
 
 /* ---- runner.c ---- */
@@ -90,7 +93,21 @@ struct run_options {
 
 enum ending run_plan(const struct plan *plan, const struct run_options *options);
 void emit(int output, struct json *line);                   /* writes all, then empties `line` */
+void emit_event(int output, const char *event, const char *key, long long number);
 double now_s(void);                                         /* monotonic */
+
+/* ---- enter.c ---- */
+
+/*
+ * Executes `init`. True in the child, as soon as the init runs; false when it cannot, or may not.
+ * The parent does not return.
+ */
+bool enter_init(const char *init, char *const argv[]);
+void on_ending_signals(void (*what)(int));                  /* SIG_IGN or SIG_DFL */
+
+/* ---- poweroff.c ---- */
+
+void power_off(enum ending ending, int output);             /* returns when the kernel refuses */
 
 /* ---- ops_*.c: each adds its fields to an open object ---- */
 
@@ -109,10 +126,12 @@ void op_exec(const struct op *op, struct json *j);
 void op_run(const struct op *op, struct json *j);
 void op_attack(const struct op *op, struct json *j);
 void op_compare(const struct op *op, struct json *j);
+void op_settle(const struct op *op, struct json *j);
 
 int write_all(int fd, const void *data, size_t length);     /* 0 or an errno */
 /* until the end or `wanted` bytes, since files of /proc have no size; 0 or an errno */
 int read_up_to(int fd, char *data, size_t wanted, size_t *have);
 int clean_environment(void);                                /* 0 or an errno */
+bool time_of(const struct op *op, uint64_t *timeout_s, struct json *j); /* the first argument; false: said so */
 
 #endif

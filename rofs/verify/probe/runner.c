@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #define REAP_LIMIT_S 5.0         /* how long a killed child may take: one stuck in the kernel never ends */
-#define EXEC_MARGIN_S 15         /* exec minds its own limit, the runner's is the backstop */
+#define OWN_LIMIT_MARGIN_S 15    /* exec and settle mind their own limit, the runner's is the backstop */
 #define LINE_LIMIT (64u << 20)
 
 struct handler {
@@ -44,6 +44,7 @@ static const struct handler handlers[] = {
     {"sync", 0, 0, 2 * DEFAULT_TIMEOUT_S, op_sync},
     {"exec", 2, 2, 0, op_exec},
     {"run", 2, 1 << 20, 0, op_run},
+    {"settle", 1, 2, 0, op_settle},
 };
 
 double now_s(void)
@@ -73,6 +74,16 @@ void emit(int output, struct json *line)
     json_end_line(line);
     (void)write_all(output, line->text, line->length);
     json_free(line);
+}
+
+void emit_event(int output, const char *event, const char *key, long long number)
+{
+    struct json j = {0};
+    json_open(&j, '{');
+    json_put_string(&j, "event", event);
+    json_put_number(&j, key, number);
+    json_close(&j, '}');
+    emit(output, &j);
 }
 
 static void begin(const struct op *op, struct json *j)
@@ -186,7 +197,7 @@ static unsigned time_limit(const struct handler *handler, const struct op *op)
         return op->timeout_s;
     if (handler->timeout_s)
         return handler->timeout_s;
-    return parse_number(op->argv[0], &own) && own < 86400 ? (unsigned)own + EXEC_MARGIN_S : DEFAULT_TIMEOUT_S;
+    return parse_number(op->argv[0], &own) && own < 86400 ? (unsigned)own + OWN_LIMIT_MARGIN_S : DEFAULT_TIMEOUT_S;
 }
 
 static void run_op(int output, const struct handler *handler, const struct op *op)
@@ -287,11 +298,6 @@ enum ending run_plan(const struct plan *plan, const struct run_options *options)
         else
             emit_error(options->output, op, error);
     }
-    struct json j = {0};
-    json_open(&j, '{');
-    json_put_string(&j, "event", "end");
-    json_put_number(&j, "ops", (long long)done);
-    json_close(&j, '}');
-    emit(options->output, &j);
+    emit_event(options->output, "end", "ops", (long long)done);
     return ending;
 }
