@@ -4,20 +4,26 @@
 from __future__ import annotations
 
 import io
-import lzma
 import stat
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from rofs.errors import ImageError
 from rofs.image.cpio import CpioEntry, compress, write_newc
-from rofs.image.modules import module_closure
+from rofs.image.modules import module_closure, read_index, read_module_file
+from rofs.kernelfacts import KernelFacts, has, plain_module, unpack_module
 
-ALWAYS = ("squashfs", "overlay", "virtio_pci", "virtio_blk", "virtio_console")
+ALWAYS = ("squashfs",)
 IF_THERE = (
     "crc32c_generic",
+    # what verification needs, and kernelfacts.unverifiable misses
+    "pci_host_generic",
+    "virtio_pci",
     "virtio_mmio",
+    "virtio_blk",
+    "virtio_console",
+    # ways to a root disk that real machines have
     "nvme",
     "ahci",
     "sd_mod",
@@ -26,15 +32,23 @@ IF_THERE = (
     "mmc_block",
     "sdhci_pci",
 )
-"""Ways to a root disk that real machines have; a kernel flavour without one of them is fine."""
+"""A kernel without one of them is fine."""
+OPTIONS = {"squashfs": "CONFIG_SQUASHFS", "overlay": "CONFIG_OVERLAY_FS", "ext4": "CONFIG_EXT4_FS"}
+"""Of the modules that rofs itself asks for: a kernel may have no modules and say so by its configuration alone."""
 MODULES = PurePosixPath("/lib/modules")
+FIRMWARE = PurePosixPath("/lib/firmware")
 
 
-def choose_modules(modules_tar: Path, release: str, wanted: Sequence[str]) -> list[str]:
-    """Paths below usr/lib/modules/RELEASE, dependencies first. ImageError names what the kernel lacks."""
+def choose_modules(modules_tar: Path, wanted: Sequence[str], facts: KernelFacts) -> list[str]:
+    """Paths below usr/lib/modules/RELEASE, dependencies first, of everything that `facts` has as a module.
+
+    ImageError names what the kernel is known to lack; what nobody can tell is taken to be built in.
+    """
+    names = [*ALWAYS, *wanted]
+    doubtful = [n for n in names if has(facts, OPTIONS.get(n, ""), n) is False]  # unless it is an alias
     with tarfile.open(modules_tar) as tar:
-        dep, builtin = (_text(tar, release, name) for name in ("modules.dep", "modules.builtin"))
-    return module_closure(dep, [*ALWAYS, *wanted], builtin=builtin, optional=IF_THERE)
+        dep, softdep, alias = (read_index(tar, facts.release, name) for name in ("dep", "softdep", "alias"))
+    return module_closure(dep, doubtful, optional=[*names, *IF_THERE], softdep=softdep, alias=alias)
 
 
 def module_paths(chosen: Iterable[str]) -> list[PurePosixPath]:
@@ -43,7 +57,7 @@ def module_paths(chosen: Iterable[str]) -> list[PurePosixPath]:
 
 
 def _plain_name(path: str) -> str:
-    return PurePosixPath(path).name.removesuffix(".xz")
+    return plain_module(PurePosixPath(path).name)
 
 
 def write_initrd(
@@ -55,8 +69,9 @@ def write_initrd(
     modules_tar: Path,
     release: str,
     chosen: Sequence[str],
+    firmware: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write `out`, gzip-compressed, with the same bytes each time."""
+    """Write `out`, gzip-compressed, with the same bytes each time. `firmware` is by name, for /lib/firmware."""
     entries = [
         CpioEntry(
             path=PurePosixPath("init"),
@@ -65,33 +80,20 @@ def write_initrd(
         ),
         CpioEntry(path=PurePosixPath("bin/busybox"), mode=stat.S_IFREG | 0o755, content=busybox.read_bytes()),
         *(CpioEntry(path=PurePosixPath("bin", name), mode=stat.S_IFLNK | 0o777, target="busybox") for name in applets),
+        *(_file(FIRMWARE / name, content) for name, content in (firmware or {}).items()),
         # The kernel opens it for PID 1 before anything is mounted.
         CpioEntry(path=PurePosixPath("dev/console"), mode=stat.S_IFCHR | 0o600, rdev=(5, 1)),
     ]
     with tarfile.open(modules_tar) as tar:
         for name in chosen:
-            content = _unpacked(name, _bytes(tar, release, name))
-            entries.append(CpioEntry(path=MODULES / _plain_name(name), mode=stat.S_IFREG | 0o644, content=content))
+            content = read_module_file(tar, release, name)
+            if content is None:
+                raise ImageError(f"the kernel {release} has no file {name}, which its modules.dep names")
+            entries.append(_file(MODULES / _plain_name(name), unpack_module(name, content)))
     archive = io.BytesIO()
     write_newc(entries, archive)
     out.write_bytes(compress(archive.getvalue()))
 
 
-def _unpacked(name: str, content: bytes) -> bytes:
-    """insmod of busybox hands the kernel what it finds."""
-    return lzma.decompress(content) if name.endswith(".xz") else content
-
-
-def _bytes(tar: tarfile.TarFile, release: str, name: str) -> bytes:
-    member = f"usr/lib/modules/{release}/{name}"
-    try:
-        file = tar.extractfile(member)
-    except KeyError:
-        file = None
-    if file is None:
-        raise ImageError(f"the kernel package has no {member}")
-    return file.read()
-
-
-def _text(tar: tarfile.TarFile, release: str, name: str) -> str:
-    return _bytes(tar, release, name).decode()
+def _file(path: PurePosixPath, content: bytes) -> CpioEntry:
+    return CpioEntry(path=path, mode=stat.S_IFREG | 0o644, content=content)

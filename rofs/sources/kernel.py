@@ -12,6 +12,7 @@ import json
 import re
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,15 +28,16 @@ BUSYBOX = "busybox-static"
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """What boots a tree. `modules_tar` holds usr/lib/modules/RELEASE/..., owned by root, indexed.
+    """What boots a tree. `modules_tar` holds usr/lib/modules/RELEASE/..., owned by root, indexed; or nothing.
 
-    `package` and `version` are the kernel's, `busybox_version` that of the static busybox.
+    `release` is "" where nobody knows it. `package` and `version` are the kernel's, "" of a board's own;
+    `busybox_version` is that of the static busybox.
     """
 
     vmlinuz: Path
     modules_tar: Path
     busybox: Path
-    config: Path
+    config: Path | None
     release: str
     package: str = ""
     version: str = ""
@@ -52,47 +54,78 @@ def fetch_boot(
     epoch: int,
     on_line: Callable[[str], None] | None = None,
 ) -> Boot:
-    """Fetch `kernel_package`-SUFFIX into `out_dir`: vmlinuz, modules.tar, busybox, config, boot.json.
+    """Fetch a kernel into `out_dir`: vmlinuz, modules.tar, busybox, config, boot.json.
 
-    `epoch` is the mtime of every member of the tar. Raises UnknownPackage, SourceError or ToolError.
+    The architecture's suffix is put behind `kernel_package` where it is not there. `epoch` is the mtime
+    of every member of the tar. Raises UnknownPackage, SourceError or ToolError.
     """
     say = on_line or (lambda _: None)
+    suffix = f"-{arch.kernel_suffix}"
+    with _private_apt(arch, suite, apt_sources, out_dir, log, say) as apt:
+        package = resolve_kernel(apt, kernel_package.removesuffix(suffix) + suffix)
+        say(package)
+        versions = _download(apt, [package, BUSYBOX])
+        tree = _extract(apt)
+        say("modules")
+        release = index_modules(tree, log)
+        _publish(tree, release, out_dir, epoch)
+    return save_boot(
+        out_dir, release=release, package=package, version=versions[package], busybox_version=versions[BUSYBOX]
+    )
+
+
+def fetch_busybox(
+    arch: Arch,
+    suite: str,
+    apt_sources: bytes | None,
+    out_dir: Path,
+    log: Path,
+    on_line: Callable[[str], None] | None = None,
+) -> None:
+    """Fetch what a board's own kernel does not bring into `out_dir`: busybox, busybox.version.
+
+    Raises SourceError or ToolError.
+    """
+    say = on_line or (lambda _: None)
+    with _private_apt(arch, suite, apt_sources, out_dir, log, say) as apt:
+        say(BUSYBOX)
+        versions = _download(apt, [BUSYBOX])
+        _put_busybox(_extract(apt), out_dir)
+    (out_dir / "busybox.version").write_text(versions[BUSYBOX], encoding="utf-8")
+
+
+def save_boot(directory: Path, **about: str) -> Boot:
+    """Write boot.json beside the files it is about; `about` are the fields of Boot that are text."""
+    (directory / "boot.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    return load_boot(directory)
+
+
+def load_boot(directory: Path) -> Boot:
+    """What `fetch_boot` or `prepare_board` left in a directory."""
+    about = json.loads((directory / "boot.json").read_text(encoding="utf-8"))
+    config = directory / "config"
+    return Boot(
+        vmlinuz=directory / "vmlinuz",
+        modules_tar=directory / "modules.tar",
+        busybox=directory / "busybox",
+        config=config if config.exists() else None,
+        **about,
+    )
+
+
+@contextmanager
+def _private_apt(
+    arch: Arch, suite: str, apt_sources: bytes | None, out_dir: Path, log: Path, say: Callable[[str], None]
+) -> Iterator[PrivateApt]:
+    """An apt of the target's, its lists read, in a directory that goes with `out_dir` if we are killed."""
     out_dir.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".work-", dir=out_dir) as name:  # goes with out_dir if we are killed
+    with TemporaryDirectory(prefix=".work-", dir=out_dir) as name:
         work = Path(name)
         sources = default_sources(suite, work, log) if apt_sources is None else apt_sources
         apt = make_private_apt(work / "apt", arch, sources, host_options(), log)
         say("package lists")
         _update(apt, suite)
-        package = resolve_kernel(apt, f"{kernel_package}-{arch.kernel_suffix}")
-        say(package)
-        versions = _download(apt, [package, BUSYBOX])
-        tree = work / "tree"
-        for deb in sorted(apt.root.glob("debs/*.deb")):
-            run(["dpkg-deb", "--extract", deb, tree], log=log)
-        say("modules")
-        release = _index_modules(tree, log)
-        _publish(tree, release, out_dir, epoch)
-    about = {
-        "release": release,
-        "package": package,
-        "version": versions[package],
-        "busybox_version": versions[BUSYBOX],
-    }
-    (out_dir / "boot.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    return load_boot(out_dir)
-
-
-def load_boot(directory: Path) -> Boot:
-    """What `fetch_boot` left in a directory."""
-    about = json.loads((directory / "boot.json").read_text(encoding="utf-8"))
-    return Boot(
-        vmlinuz=directory / "vmlinuz",
-        modules_tar=directory / "modules.tar",
-        busybox=directory / "busybox",
-        config=directory / "config",
-        **about,
-    )
+        yield apt
 
 
 def _update(apt: PrivateApt, suite: str) -> None:
@@ -135,7 +168,15 @@ def _download(apt: PrivateApt, packages: list[str]) -> dict[str, str]:
     return versions
 
 
-def _index_modules(tree: Path, log: Path) -> str:
+def _extract(apt: PrivateApt) -> Path:
+    """Unpack what was downloaded -> the tree."""
+    tree = apt.root / "tree"
+    for deb in sorted(apt.root.glob("debs/*.deb")):
+        run(["dpkg-deb", "--extract", deb, tree], log=apt.log)
+    return tree
+
+
+def index_modules(tree: Path, log: Path) -> str:
     """Run depmod over the one release in the tree -> its name."""
     if not (tree / "lib").exists():  # merged already, from trixie on; depmod reads BASE/lib/modules
         (tree / "lib").symlink_to("usr/lib")
@@ -148,14 +189,21 @@ def _index_modules(tree: Path, log: Path) -> str:
 
 def _publish(tree: Path, release: str, out_dir: Path, epoch: int) -> None:
     """Move the results out of the unpacked tree."""
-    busybox = next((tree / p for p in ("usr/bin/busybox", "bin/busybox") if (tree / p).is_file()), None)
     found = {"vmlinuz": tree / f"boot/vmlinuz-{release}", "config": tree / f"boot/config-{release}"}
-    if busybox is None or not all(path.is_file() for path in found.values()):
-        raise SourceError(f"the packages of kernel {release} lack vmlinuz, config or busybox")
-    for name, path in {**found, "busybox": busybox}.items():
+    if not all(path.is_file() for path in found.values()):
+        raise SourceError(f"the package of kernel {release} lacks vmlinuz or config")
+    for name, path in found.items():
         (out_dir / name).write_bytes(path.read_bytes())
-    (out_dir / "busybox").chmod(0o755)
+    _put_busybox(tree, out_dir)
     write_modules_tar(tree / "lib/modules" / release, release, out_dir / "modules.tar", epoch)
+
+
+def _put_busybox(tree: Path, out_dir: Path) -> None:
+    busybox = next((tree / p for p in ("usr/bin/busybox", "bin/busybox") if (tree / p).is_file()), None)
+    if busybox is None:
+        raise SourceError(f"the package {BUSYBOX} lacks busybox")
+    (out_dir / "busybox").write_bytes(busybox.read_bytes())
+    (out_dir / "busybox").chmod(0o755)
 
 
 def write_modules_tar(modules: Path, release: str, out: Path, epoch: int) -> None:

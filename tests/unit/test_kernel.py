@@ -12,7 +12,7 @@ import pytest
 from rofs.errors import SourceError
 from rofs.machine.arch import ARCHES
 from rofs.sources.debian import UnknownPackage
-from rofs.sources.kernel import Boot, fetch_boot, kernel_of, load_boot, write_modules_tar
+from rofs.sources.kernel import Boot, fetch_boot, fetch_busybox, kernel_of, load_boot, save_boot, write_modules_tar
 
 ABOUT = [
     ("Depends: linux-image-6.1.0-56-cloud-arm64 (= 6.1.192-2)\n", "linux-image-6.1.0-56-cloud-arm64"),
@@ -55,7 +55,7 @@ def test_modules_tar_is_sorted_roots_and_the_same_each_time(tmp_path: Path) -> N
 
 FAKES = {
     "apt-config": "true",
-    "apt-get": 'case "$*" in *download*) : >a.deb; : >b.deb;; esac',
+    "apt-get": 'case "$*" in *download*linux-image*busybox*) : >a.deb; : >b.deb;; *download*) : >b.deb;; esac',
     "apt-cache": """
 case "$*" in *cloud*) echo "Depends: linux-image-6.1.0-1-cloud-arm64 (= 6.1)";; *) exit 100;; esac""",
     "depmod": 'echo "kernel/x.ko:" >"$2/lib/modules/$3/modules.dep"',
@@ -93,6 +93,7 @@ def test_what_boots_is_put_in_place(fakes: Path) -> None:
         "linux-image-6.1.0-1-cloud-arm64",
         "6.1-1",
     )
+    assert boot.config is not None
     assert [p.read_text() for p in (boot.vmlinuz, boot.config, boot.busybox)] == ["k\n", "c\n", "b\n"]
     assert os.access(boot.busybox, os.X_OK)
     with tarfile.open(boot.modules_tar) as tar:
@@ -108,7 +109,28 @@ def test_an_unknown_kernel_is_an_unknown_package(fakes: Path) -> None:
     assert caught.value.packages == ("linux-image-nope-arm64",)
 
 
-def test_a_package_without_a_kernel_is_said(fakes: Path) -> None:
-    (fakes / "depmod").write_text('#!/bin/sh\nrm "$2"/boot/*\n')
-    with pytest.raises(SourceError, match="lack vmlinuz"):
+def test_the_suffix_may_be_there_already(fakes: Path) -> None:
+    assert fetch(fakes, "linux-image-cloud-arm64") == fetch(fakes, "linux-image-cloud")
+
+
+@pytest.mark.parametrize(("there", "gone"), [("busybox", "boot/*"), ("vmlinuz", "bin/busybox")])
+def test_a_package_without_what_it_is_for_is_said(fakes: Path, there: str, gone: str) -> None:
+    (fakes / "depmod").write_text(f'#!/bin/sh\nrm "$2"/{gone}\n')
+    with pytest.raises(SourceError, match=r"package .* lacks") as caught:
         fetch(fakes, "linux-image-cloud")
+    assert there not in str(caught.value).partition("lacks")[2]
+
+
+def test_busybox_alone_for_a_kernel_of_ones_own(fakes: Path) -> None:
+    out = fakes / "out"
+    fetch_busybox(ARCHES["armhf"], "bookworm", b"Types: deb\n", out, fakes / "log")
+    assert {p.name: p.read_text() for p in out.iterdir()} == {"busybox": "b\n", "busybox.version": "1:1.35"}
+    assert os.access(out / "busybox", os.X_OK)
+    assert "linux-image" not in (fakes / "log").read_text()
+
+
+def test_a_kernel_without_a_configuration_is_loaded_as_such(tmp_path: Path) -> None:
+    boot = save_boot(tmp_path, release="", busybox_version="1")
+    assert (boot.config, boot.release, boot.package, boot.busybox_version) == (None, "", "", "1")
+    (tmp_path / "config").touch()
+    assert load_boot(tmp_path).config == tmp_path / "config"
