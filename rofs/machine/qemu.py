@@ -15,7 +15,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -109,25 +109,42 @@ def _net_args(forward: int | None) -> list[str]:
     return ["-netdev", f"user,id=net,restrict=on{hostfwd}", "-device", "virtio-net-pci,netdev=net,romfile="]
 
 
-def qemu_argv(request: Boot) -> list[str]:
-    """QEMU's command line; it must run in `request.work`, and waits for `cont` on its QMP socket."""
-    arch = request.arch
+def machine_argv(arch: Arch, accel: Accel, *, smp: int, memory_bytes: int) -> list[str]:
+    """QEMU and its machine, paused until `cont` on the QMP socket, which it makes where it runs."""
     argv = [arch.qemu, "-nodefaults", "-no-user-config", "-display", "none"]
-    argv += accel_args(arch, request.accel.name)
-    argv += ["-smp", str(request.smp), "-m", f"{-(-request.memory_bytes // MIB)}M"]
-    argv += ["-no-reboot", "-rtc", "base=utc", "-S"]
+    argv += accel_args(arch, accel.name)
+    argv += ["-smp", str(smp), "-m", f"{-(-memory_bytes // MIB)}M", "-rtc", "base=utc", "-S"]
     # Relative, because the path of a unix socket must fit in 108 bytes.
     argv += ["-chardev", f"socket,id=qmp,path={QMP_SOCKET},server=on,wait=off"]
-    argv += ["-mon", "chardev=qmp,mode=control"]
+    return [*argv, "-mon", "chardev=qmp,mode=control"]
+
+
+def device_args(forward: int | None, disks: Sequence[Disk]) -> list[str]:
+    """Entropy, network and disks, in an order that a guest sees in its names."""
+    argv = ["-object", "rng-builtin,id=entropy", "-device", "virtio-rng-pci,rng=entropy"]
+    argv += _net_args(forward)  # before the disks: its slot, which names it in the guest, stays the same
+    for number, disk in enumerate(disks):
+        argv += _disk_args(number, disk)
+    return argv
+
+
+def kernel_args(kernel: Path, initrd: Path, cmdline: str) -> list[str]:
+    """What QEMU loads, and the kernel's command line."""
+    return ["-kernel", str(kernel.absolute()), "-initrd", str(initrd.absolute()), "-append", cmdline]
+
+
+def qemu_argv(request: Boot) -> list[str]:
+    """QEMU's command line; it must run in `request.work`, and waits for `cont` on its QMP socket."""
+    argv = machine_argv(request.arch, request.accel, smp=request.smp, memory_bytes=request.memory_bytes)
+    argv += ["-no-reboot"]
     argv += ["-chardev", f"file,id=console,path={_escaped(request.console)}", "-serial", "chardev:console"]
     argv += ["-device", "virtio-serial-pci", "-chardev", "stdio,id=probe,signal=off"]
     argv += ["-device", f"virtserialport,chardev=probe,name={request.port}"]
-    argv += ["-object", "rng-builtin,id=entropy", "-device", "virtio-rng-pci,rng=entropy"]
-    argv += _net_args(request.forward)  # before the disks: its slot, which names it in the guest, stays the same
-    for number, disk in enumerate(request.disks):
-        argv += _disk_args(number, disk)
-    argv += ["-kernel", str(request.kernel.absolute()), "-initrd", str(request.initrd.absolute())]
-    return [*argv, "-append", request.cmdline]
+    return [
+        *argv,
+        *device_args(request.forward, request.disks),
+        *kernel_args(request.kernel, request.initrd, request.cmdline),
+    ]
 
 
 def find_forward(qmp: Qmp, guest_port: int) -> int:
@@ -139,7 +156,7 @@ def find_forward(qmp: Qmp, guest_port: int) -> int:
     return int(found[1])
 
 
-class _Overseer(threading.Thread):
+class Overseer(threading.Thread):
     """Asks a starting QEMU for accelerator and port, lets the guest go, and listens for why it ends."""
 
     def __init__(self, socket: Path, forward: int | None, on_forward: Callable[[int], None] | None) -> None:
@@ -247,7 +264,7 @@ def boot(
     """
     _prepare(request)
     port = _Port(on_line)
-    overseer = _Overseer(request.work / QMP_SOCKET, request.forward, on_forward)
+    overseer = Overseer(request.work / QMP_SOCKET, request.forward, on_forward)
     began = time.monotonic()
     overseer.start()
     error: ToolError | None = None
@@ -264,7 +281,7 @@ def boot(
     if failure is not None:
         raise failure
     if overseer.accel is None:
-        raise MachineError(_no_start(request, error, overseer.error))
+        raise MachineError(no_start(request.arch, error, overseer.error))
     if error is None and overseer.ended == "host-signal":
         raise Interrupted("QEMU was stopped")
     status, reason = _judge(error, overseer.ended, timed_out=seconds >= timeout_s)
@@ -300,11 +317,11 @@ def _judge(error: ToolError | None, ended: str, *, timed_out: bool) -> tuple[Lit
     return "crash", f"QEMU ended by itself ({ended or 'no reason given'})"
 
 
-def _no_start(request: Boot, error: ToolError | None, heard: Exception | None) -> str:
+def no_start(arch: Arch, error: ToolError | None, heard: Exception | None) -> str:
     """What to say of a QEMU that never let the guest run."""
     how = f"{error.reason}: {error.tail.strip()}" if error else str(heard or "it ended at once")
     hint = f" ({error.hint})" if error and error.hint else ""
-    return f"{request.arch.qemu}: {how.rstrip(': ')}{hint}"
+    return f"{arch.qemu}: {how.rstrip(': ')}{hint}"
 
 
 def _read_console(path: Path) -> str:

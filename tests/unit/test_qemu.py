@@ -18,7 +18,7 @@ from rofs.machine.qemu import Boot, BootResult, Disk, boot, qemu_argv
 MIB = 1024 * 1024
 
 FAKE = """#!{python}
-import json, os, socket, sys, time
+import contextlib, json, os, socket, sys, time
 listener = socket.socket(socket.AF_UNIX)
 listener.bind("qmp.sock")
 listener.listen()
@@ -35,7 +35,8 @@ def serve(kvm=False):
         if command == "cont":
             return
         if command == "quit":
-            end("host-qmp-quit")
+            with contextlib.suppress(OSError):  # who says quit may hang up at once
+                end("host-qmp-quit")
             sys.exit(0)
 
 def answer(command, arguments, kvm):
@@ -96,6 +97,9 @@ def _values(argv: list[str], option: str) -> list[str]:
         ({"accel": Accel("kvm", "")}, "-accel", ["kvm"]),
         ({"accel": Accel("kvm", "")}, "-cpu", [ARCHES["amd64"].kvm_cpu]),
         ({"name": "arm64"}, "-cpu", ["cortex-a72"]),
+        ({"name": "i386"}, "-cpu", ["qemu32"]),
+        ({"name": "armhf"}, "-cpu", ["cortex-a15"]),
+        ({"name": "armhf"}, "-machine", ["virt,highmem=off"]),
         ({}, "-m", ["512M"]),
         ({"memory_bytes": 300 * MIB + 1}, "-m", ["301M"]),
         ({"smp": 1}, "-smp", ["1"]),
