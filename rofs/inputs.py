@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
 
 from rofs.errors import KeyPath, Problem, ProfileError
-from rofs.profile import Profile
+from rofs.ownership import Ownership, parse_ownership
+from rofs.profile import DebianSource, DirectorySource, PerArch, Profile, TarSource
 from rofs.publickeys import parse_public_keys
 from rofs.values import BadValue, show
 
@@ -36,6 +37,15 @@ class DotFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BoardFiles:
+    """A board's own kernel: its image, its modules (a directory or tar) and its configuration."""
+
+    image: Path
+    modules: Path | None
+    config: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
     """What the files beside the profile hold, by the index of the entry in the profile that names them.
 
@@ -46,11 +56,19 @@ class Inputs:
     authorized_keys: Mapping[int, tuple[str, ...]]
     dotfiles: Mapping[int, tuple[DotFile, ...]]
     apt_sources: bytes | None
+    trees: Mapping[str, Path] = field(default_factory=dict)
+    ownership: Ownership | None = None
+    kernels: Mapping[str, BoardFiles] = field(default_factory=dict)
 
 
-def load_inputs(profile: Profile) -> Inputs:
-    """Read every file the profile names; ProfileError carries every one that cannot be used."""
+def load_inputs(profile: Profile, architectures: Sequence[str] = ()) -> Inputs:
+    """Read every file the profile names; ProfileError carries every one that cannot be used.
+
+    Trees and kernels are those of `architectures`, without any of the profile's. They are not read here,
+    only found: what is large is read where it is needed.
+    """
     reader = _Reader(profile)
+    chosen = tuple(architectures) or profile.architectures
     files: dict[int, bytes] = {}
     for index, decl in enumerate(profile.files):
         if decl.source is not None:
@@ -68,11 +86,56 @@ def load_inputs(profile: Profile) -> Inputs:
         index: reader.take(home.dotfiles, (*home.at, "dotfiles"), _read_dotfiles) or ()
         for index, home in enumerate(profile.home)
     }
-    sources = profile.source.sources
+    sources = profile.source.sources if isinstance(profile.source, DebianSource) else None
     apt = None if sources is None else reader.take(sources, (*profile.source.at, "sources"), _read_file)
+    trees, ownership = _tree(profile, reader, chosen)
+    kernels = _kernels(profile, reader, chosen)
     if reader.problems:
         raise ProfileError(reader.problems)
-    return Inputs(files=files, authorized_keys=keys, dotfiles=dotfiles, apt_sources=apt)
+    return Inputs(
+        files=files, authorized_keys=keys, dotfiles=dotfiles, apt_sources=apt, trees=trees, ownership=ownership,
+        kernels=kernels,
+    )  # fmt: skip
+
+
+def _tree(
+    profile: Profile, reader: _Reader, architectures: Sequence[str]
+) -> tuple[Mapping[str, Path], Ownership | None]:
+    """The tar or directory of each architecture, and whose what in it is."""
+    source = profile.source
+    if isinstance(source, DebianSource):
+        return {}, None
+    kind = "a file" if isinstance(source, TarSource) else "a directory"
+    trees = reader.find(source.path, (*source.at, "path"), architectures, (kind,))
+    if not isinstance(source, DirectorySource) or source.ownership is None:
+        return trees, None
+    name = source.ownership
+    try:
+        ownership = reader.take(
+            name, (*source.at, "ownership"), lambda path: parse_ownership(_read_file(path), str(path))
+        )
+    except ProfileError as error:
+        reader.problems += error.problems
+        ownership = None
+    return trees, ownership
+
+
+def _kernels(profile: Profile, reader: _Reader, architectures: Sequence[str]) -> dict[str, BoardFiles]:
+    """A board's own kernel, for the architectures that have one."""
+    kernel = profile.kernel
+    own = [name for name in architectures if name in kernel.image]
+    found = {
+        key: reader.find(paths, (*kernel.at, key), [name for name in own if name in paths], kinds)
+        for key, paths, kinds in (
+            ("image", kernel.image, ("a file",)),
+            ("modules", kernel.modules, ("a directory", "a file")),
+            ("config", kernel.config, ("a file",)),
+        )
+    }
+    return {
+        name: BoardFiles(image=image, modules=found["modules"].get(name), config=found["config"].get(name))
+        for name, image in found["image"].items()
+    }
 
 
 class _Reader:
@@ -98,13 +161,37 @@ class _Reader:
         self.problems.append(Problem(self._marks.find(at), message, rule, at, hint))
         return None
 
+    def find(self, paths: PerArch, at: KeyPath, architectures: Sequence[str], kinds: Sequence[str]) -> dict[str, Path]:
+        """The file or directory of each architecture; one of the wrong kind, or none, is a problem."""
+        found: dict[str, Path] = {}
+        for arch in architectures:
+            if arch not in paths:
+                message, hint = f"nothing is named for {arch}", f"add {arch}, or leave it out of `architectures`"
+                self.problems.append(Problem(self._marks.find(at), message, "no-architecture", at, hint))
+                continue
+            here = (*at, arch) if (*at, arch) in self._marks.values else at
+            path = self.take(paths[arch], here, lambda path: _of_kind(path, kinds))
+            if path is not None:
+                found[arch] = path
+        self.problems[:] = dict.fromkeys(self.problems)  # one name may stand for every architecture
+        return found
+
     def _resolve(self, name: str) -> Path:
         """The file itself. A link that leaves the directory would make the image depend on this machine."""
         base = self._base.resolve(strict=True)
         path = (base / name).resolve(strict=True)
         if not path.is_relative_to(base):
-            raise BadValue("leads out of the profile's directory", "copy the file beside the profile", "bad-path")
+            raise BadValue(
+                "leads out of the profile's directory", "copy it there, or put the profile above it", "bad-path"
+            )
         return path
+
+
+def _of_kind(path: Path, kinds: Sequence[str]) -> Path:
+    kind = "a directory" if path.is_dir() else "a file" if path.is_file() else "something else"
+    if kind not in kinds:
+        raise BadValue(f"is {kind}, not {' or '.join(kinds)}", "", "wrong-file-kind")
+    return path
 
 
 def _read_file(path: Path) -> bytes:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -10,9 +11,12 @@ from typing import Any, Literal
 from rofs import values
 from rofs.document import Marks, load
 from rofs.errors import KeyPath, ProfileError
+from rofs.machine.arch import ARCHES
 from rofs.schema import check_schema
 
-Architecture = Literal["amd64", "arm64"]
+Architecture = Literal["amd64", "arm64", "i386", "armhf"]
+PerArch = Mapping[str, str]
+"""Architecture -> value. One value in the profile stands for every architecture; what is not there is not said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +25,7 @@ class DebianSource:
 
     suite: str
     packages: tuple[str, ...]
-    variant: Literal["essential", "minbase", "important", "standard"]
+    variant: Literal["extract", "essential", "minbase", "important", "standard"]
     docs: bool
     locales: tuple[str, ...]
     sources: str | None
@@ -29,13 +33,53 @@ class DebianSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kernel:
-    """`kernel`: package without the architecture's suffix, command line, extra initrd modules."""
+class TarSource:
+    """`source.tar`: a root file system as an archive beside the profile, and what its sha256 must be."""
 
-    package: str
-    cmdline: str
-    modules: tuple[str, ...]
+    path: PerArch
+    sha256: PerArch
+    at: KeyPath = ("source", "tar")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectorySource:
+    """`source.directory`: a root file system as a directory beside the profile; `ownership` is a device table."""
+
+    path: PerArch
+    ownership: str | None
+    at: KeyPath = ("source", "directory")
+
+
+Source = DebianSource | TarSource | DirectorySource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """`kernel`: Debian's `package` (without the architecture's suffix), or a board's own `image`.
+
+    `modules` (a directory or tar) and `config` go with `image`; all are beside the profile. Where an
+    architecture has neither package nor image it gets Debian's usual kernel of `suite`. `console` is
+    the value of `console=`; `install_modules` says whether the modules go into the image.
+    """
+
+    package: PerArch
+    suite: str
+    image: PerArch
+    modules: PerArch
+    config: PerArch
+    cmdline: PerArch
+    console: PerArch
+    install_modules: bool
     at: KeyPath = ("kernel",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Initrd:
+    """`initrd`: modules by name beside those rofs puts there; firmware by its name below /lib/firmware."""
+
+    modules: tuple[str, ...]
+    firmware: tuple[str, ...]
+    at: KeyPath = ("initrd",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +233,11 @@ class Verify:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """A whole profile. `file` is absolute; `marks` gives the place of any key path."""
+    """A whole profile. `file` is absolute; `marks` gives the place of any key path.
+
+    `init` is the tree's PID 1: systemd, or any other that runs scripts. `root` is how the board finds the
+    squashfs: /dev/…, PARTUUID=… or PARTLABEL=…
+    """
 
     file: Path
     marks: Marks = field(compare=False, repr=False)
@@ -199,8 +247,11 @@ class Profile:
     hostname: str
     machine_id: Literal["state", "transient"]
     state: Persistent | None
-    source: DebianSource
+    init: Literal["systemd", "other"]
+    source: Source
     kernel: Kernel
+    initrd: Initrd
+    root: str | None
     users: tuple[User, ...]
     home: tuple[DotFiles, ...]
     files: tuple[FileDecl, ...]
@@ -237,8 +288,11 @@ def _profile(data: dict[str, Any], path: Path, marks: Marks) -> Profile:
         hostname=data.get("hostname", data["name"]),
         machine_id=data.get("machine_id", "state" if "state" in data else "transient"),
         state=_persistent("state", data["state"], ("state",)) if "state" in data else None,
-        source=_debian(data["source"]["debian"]),
-        kernel=_kernel(data.get("kernel", {})),
+        init=data.get("init", "systemd"),
+        source=_source(data["source"]),
+        kernel=_kernel(data.get("kernel", {}), data["source"].get("debian", {}).get("suite", "bookworm")),
+        initrd=_initrd(data.get("initrd", {})),
+        root=data["root"]["device"] if "root" in data else None,
         users=tuple(_user(entry, ("users", i)) for i, entry in enumerate(data.get("users", ()))),
         home=tuple(
             DotFiles(user=entry["user"], dotfiles=entry["dotfiles"], at=("home", i))
@@ -255,6 +309,20 @@ def _profile(data: dict[str, Any], path: Path, marks: Marks) -> Profile:
     )
 
 
+def _per_arch(data: dict[str, Any], key: str) -> PerArch:
+    value = data.get(key, {})
+    return dict(value) if isinstance(value, dict) else dict.fromkeys(ARCHES, value)
+
+
+def _source(data: dict[str, Any]) -> Source:
+    if "tar" in data:
+        return TarSource(path=_per_arch(data["tar"], "path"), sha256=_per_arch(data["tar"], "sha256"))
+    if "directory" in data:
+        directory = data["directory"]
+        return DirectorySource(path=_per_arch(directory, "path"), ownership=directory.get("ownership"))
+    return _debian(data["debian"])
+
+
 def _debian(data: dict[str, Any]) -> DebianSource:
     return DebianSource(
         suite=data.get("suite", "bookworm"),
@@ -266,12 +334,21 @@ def _debian(data: dict[str, Any]) -> DebianSource:
     )
 
 
-def _kernel(data: dict[str, Any]) -> Kernel:
+def _kernel(data: dict[str, Any], suite: str) -> Kernel:
     return Kernel(
-        package=data.get("package", "linux-image-cloud"),
-        cmdline=data.get("cmdline", ""),
-        modules=tuple(data.get("modules", ())),
+        package=_per_arch(data, "package"),
+        suite=data.get("suite", suite),
+        image=_per_arch(data, "image"),
+        modules=_per_arch(data, "modules"),
+        config=_per_arch(data, "config"),
+        cmdline=_per_arch(data, "cmdline"),
+        console=_per_arch(data, "console"),
+        install_modules=data.get("install_modules", True),
     )
+
+
+def _initrd(data: dict[str, Any]) -> Initrd:
+    return Initrd(modules=tuple(data.get("modules", ())), firmware=tuple(data.get("firmware", ())))
 
 
 def _user(data: dict[str, Any], at: KeyPath) -> User:

@@ -30,10 +30,7 @@ _TYPES = {
 }
 _NO_SUCH_KEY = {
     "password": "rofs sets no passwords; use `authorized_keys`",
-    "root": "this release finds the root by itself",
-    "tar": "this release knows the source `debian` alone",
-    "directory": "this release knows the source `debian` alone",
-    "oci": "this release knows the source `debian` alone",
+    "oci": "this release knows the sources `debian`, `tar` and `directory`",
 }
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)")
 
@@ -241,20 +238,35 @@ def _rules(document: Document) -> Iterator[Problem]:
     """What a schema cannot say in words. The data may still be wrong in other ways."""
     yield from _users_differ(document)
     for at, entry in _mappings(document, "files"):
-        given = [key for key in ("source", "content", "link") if key in entry]
-        if not given:
-            message = "one of the keys 'source', 'content' and 'link' is missing"
-            yield Problem(document.marks.find(at), message, "missing-key", at)
-        for key in given[1:]:
-            message = f"the key {key!r} does not go with {given[0]!r}"
-            hint = "one of source, content and link"
-            yield Problem(document.marks.key((*at, key)), message, "misplaced-key", (*at, key), hint)
+        yield from _one_of(document, at, entry, ("source", "content", "link"))
+    source, kernel = document.data.get("source"), document.data.get("kernel")
+    if isinstance(source, dict):
+        yield from _one_of(document, ("source",), source, ("debian", "tar", "directory"))
+    if isinstance(kernel, dict):
+        for key in ("modules", "config"):
+            if key in kernel and "image" not in kernel:
+                hint = "modules for the initrd are `initrd: {modules: [...]}`" if key == "modules" else ""
+                at = ("kernel", key)
+                message = f"the key {key!r} does not go without 'image'"
+                yield Problem(document.marks.key(at), message, "misplaced-key", at, hint)
     for at, entry in _mappings(document, "mounts"):
         if entry.get("type") == "bind" and "path" in entry and entry.get("source") == entry["path"]:
             here = (*at, "source")
             message = "a bind from its own path"
             hint = "`immutable:` makes a path read-only"
             yield Problem(document.marks.find(here), message, "bad-value", here, hint)
+
+
+def _one_of(document: Document, at: KeyPath, entry: dict[str, Any], keys: tuple[str, ...]) -> Iterator[Problem]:
+    """Exactly one of `keys` in a mapping."""
+    given = [key for key in entry if key in keys]
+    if not given:
+        message = f"one of the keys {', '.join(map(repr, keys[:-1]))} and {keys[-1]!r} is missing"
+        yield Problem(document.marks.find(at), message, "missing-key", at)
+    for key in given[1:]:
+        message = f"the key {key!r} does not go with {given[0]!r}"
+        hint = f"one of {', '.join(keys[:-1])} and {keys[-1]}"
+        yield Problem(document.marks.key((*at, key)), message, "misplaced-key", (*at, key), hint)
 
 
 def _users_differ(document: Document) -> Iterator[Problem]:

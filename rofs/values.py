@@ -25,6 +25,10 @@ _MODE = re.compile(r"0?[0-7]{3,4}")
 _OPTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(=[^\s,\"'\\]+)?", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _TAG = re.compile(r"LABEL=[A-Za-z0-9_.-]{1,16}|UUID=[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ROOT = re.compile(
+    r"/dev/[A-Za-z0-9][A-Za-z0-9_./:-]*|PARTUUID=[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|PARTUUID=[0-9a-f]{8}-[0-9a-f]{2}"
+    r"|PARTLABEL=[A-Za-z0-9_.-]{1,36}"
+)
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?")
 _UNIT_TYPES = frozenset(
     {"service", "socket", "target", "timer", "path", "mount", "automount", "swap", "slice", "device"}
@@ -99,6 +103,15 @@ def device_tag(text: str) -> str:
     if not _TAG.fullmatch(text):
         hint = "LABEL= with at most 16 letters, digits, dots, dashes and underscores, or UUID= in lower case"
         raise BadValue(f"{show(text)} is not a name that a file system carries", hint)
+    return text
+
+
+def root_device(text: str) -> str:
+    """`/dev/mmcblk0p2`, `PARTUUID=…` of GPT or MBR, `PARTLABEL=…` of GPT: names that a partition has."""
+    if not _ROOT.fullmatch(text) or "/../" in f"{text}/":
+        hint = "/dev/NAME, PARTUUID= in lower case, or PARTLABEL="
+        more = "a squashfs has neither UUID nor LABEL; " if text.startswith(("UUID=", "LABEL=")) else ""
+        raise BadValue(f"{show(text)} does not name a partition", more + hint)
     return text
 
 
@@ -180,8 +193,9 @@ def account_path(text: str) -> PurePosixPath:
 def host_path(text: str) -> str:
     """The path of a file beside the profile."""
     if text.startswith(("/", "~")):
-        raise BadValue(f"{show(text)} must be relative, beside the profile", "copy it there", "bad-path")
-    _plain_path(text, text, "copy it beside the profile")
+        hint = "copy it there, or put the profile above it"
+        raise BadValue(f"{show(text)} must be relative, beside the profile or below", hint, "bad-path")
+    _plain_path(text, text, "copy it beside the profile, or put the profile above it")
     return text
 
 
@@ -279,6 +293,7 @@ FORMATS: Final[dict[str, Callable[[str], object]]] = {
     "bind-source": bind_source,
     "mount-option": mount_option,
     "device-tag": device_tag,
+    "root-device": root_device,
 }
 """Formats of strings."""
 
