@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from pathlib import PurePosixPath
+from typing import Literal
 
 from rofs.errors import KeyPath
 from rofs.profile import MountDecl, Persistent, Profile
@@ -146,7 +147,10 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """`mounts` are in mounting order: parents before children, sources before their users."""
+    """`mounts` are in mounting order: parents before children, sources before their users.
+
+    `own_cp`: seeds are copied by the image's cp(1). Where that loses extended attributes the initrd's does it.
+    """
 
     profile: Profile
     mounts: tuple[Mount, ...]
@@ -154,6 +158,7 @@ class Layout:
     mount_points: tuple[PurePosixPath, ...]
     top_level: tuple[PurePosixPath, ...]
     immutable: tuple[PurePosixPath, ...]
+    own_cp: bool = True
 
     def owner(self, path: PurePosixPath) -> Mount:
         """The mount that provides `path` in the running system."""
@@ -200,9 +205,19 @@ def etc_is_writable(profile: Profile) -> bool:
     return cover is not None and is_writable_decl(cover) and not island
 
 
+def machine_id_is_made(profile: Profile) -> bool:
+    """Whether the initrd makes the machine-id: one that is kept, or any where PID 1 is not systemd, which makes one."""
+    return profile.machine_id == "state" or profile.init == "other"
+
+
+def machine_id_file(profile: Profile) -> PurePosixPath:
+    """Where a machine-id that the initrd made is kept: on state, or in memory until the next boot."""
+    return (DATA / "identity" if profile.machine_id == "state" else RUN) / "machine-id"
+
+
 def machine_id_is_bound(profile: Profile) -> bool:
-    """Whether the kept machine-id is shown by a bind: a read-only /etc cannot be given a file."""
-    return profile.machine_id == "state" and not etc_is_writable(profile)
+    """Whether it is shown by a bind: a read-only /etc cannot be given a file."""
+    return machine_id_is_made(profile) and not etc_is_writable(profile)
 
 
 def persistent_stores(profile: Profile) -> tuple[Persistent, ...]:
@@ -262,7 +277,7 @@ def default_inodes(size_bytes: int) -> int:
 def build_layout(profile: Profile, facts: TreeFacts | None) -> Layout:
     """Decide every mount. Without facts, modes and owners of the image stay None."""
     builder = _Builder(profile, facts)
-    mounts = _with_inherited_flags(_order(_staged(list(builder.mounts()))))
+    mounts = _with_inherited_flags(_order(_staged(list(builder.mounts()), profile.init)))
     return Layout(
         profile=profile,
         mounts=mounts,
@@ -270,6 +285,7 @@ def build_layout(profile: Profile, facts: TreeFacts | None) -> Layout:
         mount_points=builder.mount_points(),
         top_level=builder.top_level(),
         immutable=tuple(i.path for i in profile.immutable),
+        own_cp=facts is None or facts.has_own_cp(),
     )
 
 
@@ -296,9 +312,10 @@ class _Builder:
         yield from self.islands()
         if machine_id_is_bound(self.profile):
             yield Mount(
-                where=MACHINE_ID, what=str(DATA / "identity/machine-id"), type="none",
+                where=MACHINE_ID, what=str(machine_id_file(self.profile)), type="none",
                 options=("bind", "private", "ro"), role=Role.IDENTITY, promise=Promise.MACHINE_ID,
-                stage=Stage.INITRD, at=("machine_id",), needs=(DATA,), mode=0o444, uid=0, gid=0,
+                stage=Stage.INITRD, at=("machine_id",), needs=(DATA,) if self.profile.state else (),
+                mode=0o444, uid=0, gid=0,
             )  # fmt: skip
 
     def declared(self, decl: MountDecl) -> Iterator[Mount]:
@@ -511,8 +528,13 @@ def find_gid(profile: Profile, facts: TreeFacts | None, name: str) -> int | None
     return known if known is not None else find_primary_gid(profile, None, name)
 
 
-def _staged(mounts: list[Mount]) -> list[Mount]:
-    """Everything at or below /etc belongs to the initrd, with its ancestors and its sources."""
+def _staged(mounts: list[Mount], init: Literal["systemd", "other"]) -> list[Mount]:
+    """Everything at or below /etc belongs to the initrd, with its ancestors and its sources.
+
+    Without systemd there is nobody else to mount anything.
+    """
+    if init == "other":
+        return [replace(m, stage=Stage.INITRD) for m in mounts]
     early = {m.where for m in mounts if m.stage is Stage.INITRD or is_within(m.where, ETC)}
     while True:
         needed = {

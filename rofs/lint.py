@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import PurePosixPath
 
 from rofs.errors import KeyPath, Problem
-from rofs.generate.escape import unit_name
+from rofs.generate.escape import unfstab, unit_name
 from rofs.layout import (
     BACKING,
     DEFAULT_SIZE_BYTES,
@@ -30,7 +30,7 @@ from rofs.layout import (
     persistent_stores,
     shows_image,
 )
-from rofs.profile import FileDecl, Immutable, MountDecl, Profile
+from rofs.profile import DebianSource, FileDecl, Immutable, MountDecl, Profile
 from rofs.treefacts import TreeFacts
 
 GENERATED = tuple(
@@ -240,9 +240,46 @@ def rule_generated(profile: Profile) -> Found:
 
 def rule_cmdline(profile: Profile) -> Found:
     """cmdline: words that would take back what the profile promises (notes 20 and 21)."""
-    for word in profile.kernel.cmdline.split():
-        if word == "rw" or word.partition("=")[0] in ("init", "rdinit", "systemd.volatile", "systemd.unit"):
-            yield _problem(profile, ("kernel", "cmdline"), "cmdline", f"{word} contradicts the layout", "take it away")
+    for at, words in _cmdlines(profile).items():
+        for word in words:
+            key = word.partition("=")[0]
+            if word == "rw" or key in ("init", "rdinit", "systemd.volatile", "systemd.unit"):
+                yield _problem(profile, at, "cmdline", f"{word} contradicts the layout", "take it away")
+            if key == "root" and profile.root is not None:
+                yield _problem(profile, at, "cmdline", f"{word} overrides root.device", "take one of the two away")
+
+
+def _cmdlines(profile: Profile) -> dict[KeyPath, list[str]]:
+    """The words for each architecture that is built, by where they are written."""
+    at: KeyPath = ("kernel", "cmdline")
+    given = [name for name in profile.architectures if name in profile.kernel.cmdline]
+    found: dict[KeyPath, list[str]] = {
+        (*at, name) if (*at, name) in profile.marks.values else at: profile.kernel.cmdline[name].split()
+        for name in given
+    }
+    return found or {at: []}
+
+
+def rule_kernel(profile: Profile) -> Found:
+    """kernel-twice: an architecture has one kernel."""
+    for name in profile.architectures:
+        if name in profile.kernel.image and name in profile.kernel.package:
+            at = ("kernel", "package")
+            yield _problem(profile, at, "kernel-twice", f"{name} has both a package and an image", "take one away")
+
+
+def rule_other_init(profile: Profile) -> Found:
+    """no-units: units are systemd's."""
+    if profile.init == "systemd":
+        return
+    places: list[tuple[KeyPath, object]] = [
+        (("units", "enable"), profile.units.enable),
+        (("units", "mask"), profile.units.mask),
+        (("verify", "units"), profile.verify.units),
+    ]
+    for at, names in places:
+        if names:
+            yield _problem(profile, at, "no-units", "units are systemd's, and `init` is other", "take them away")
 
 
 def rule_memory(profile: Profile) -> Found:
@@ -282,8 +319,7 @@ def rule_devices(profile: Profile) -> Found:
 
 def rule_refuse(profile: Profile) -> Found:
     """no-panic: an initrd that refuses ends in a panic, and without panic= the kernel stays there for ever."""
-    words = [w.partition("=")[::2] for w in profile.kernel.cmdline.split()]
-    if any(key == "panic" and value != "0" for key, value in words):
+    if all(any(_panics(word) for word in words) for words in _cmdlines(profile).values()):
         return
     for store in persistent_stores(profile):
         if store.on_failure == "refuse":
@@ -293,9 +329,14 @@ def rule_refuse(profile: Profile) -> Found:
             )  # fmt: skip
 
 
+def _panics(word: str) -> bool:
+    key, _, value = word.partition("=")
+    return key == "panic" and value != "0"
+
+
 def rule_hides_units(profile: Profile) -> Found:
     """hides-units: what is written over rofs's own units and fstab outlives the image that brings others."""
-    for path in (PurePosixPath("/etc/fstab"), UNIT_DIR):
+    for path in (PurePosixPath("/etc/fstab"), UNIT_DIR) if profile.init == "systemd" else ():
         cover = nearest(path, profile.mounts)
         if cover is None or not (cover.on_state or cover.store) or _on_island(path, cover, profile):
             continue
@@ -316,7 +357,7 @@ def rule_machine_id(profile: Profile) -> Found:
 PROFILE_RULES: tuple[Callable[[Profile], Found], ...] = (
     rule_twice, rule_under_immutable, rule_system_owned, rule_bind_sources, rule_overlay_path,
     rule_name_length, rule_shown, rule_hidden, rule_generated, rule_cmdline, rule_memory,
-    rule_no_state, rule_devices, rule_refuse, rule_hides_units, rule_machine_id,
+    rule_no_state, rule_devices, rule_refuse, rule_hides_units, rule_machine_id, rule_kernel, rule_other_init,
 )  # fmt: skip
 
 
@@ -324,10 +365,63 @@ PROFILE_RULES: tuple[Callable[[Profile], Found], ...] = (
 
 
 def rule_init(profile: Profile, facts: TreeFacts) -> Found:
-    """no-systemd: this release mounts through PID 1's units."""
-    if facts.init != "systemd":
-        at = (*profile.source.at, "packages")
-        yield _problem(profile, at, "no-systemd", "the tree has no systemd", "add systemd-sysv to the packages")
+    """no-init, no-systemd, is-systemd: who is PID 1 decides who mounts."""
+    debian = isinstance(profile.source, DebianSource)
+    at = (*profile.source.at, "packages" if debian else "path")
+    if facts.init == "none":
+        hint = "add a package that has an init" if debian else "is it a whole root file system?"
+        made = any(f.path == PurePosixPath("/sbin/init") for f in profile.files)
+        if not made or profile.init == "systemd":
+            yield _problem(profile, at, "no-init", "the tree has no /sbin/init", hint)
+    elif facts.init == "other" and profile.init == "systemd":
+        hint = ("add systemd-sysv to the packages, or " if debian else "") + "say `init: other`"
+        yield _problem(profile, at, "no-systemd", "the tree's init is not systemd", hint)
+    elif facts.init == "systemd" and profile.init == "other":
+        yield _problem(profile, ("init",), "is-systemd", "the tree's init is systemd", "take `init: other` away")
+
+
+def rule_tree_fstab(profile: Profile, facts: TreeFacts) -> Found:
+    """undeclared-mount: what the tree mounts by its own fstab, which rofs replaces."""
+    declared = {d.path for d in profile.mounts}
+    for line in (facts.text("/etc/fstab") or b"").decode("utf-8", "replace").splitlines():
+        fields = line.split()
+        if len(fields) < 4 or fields[0].startswith("#") or not fields[1].startswith("/"):
+            continue
+        where = PurePosixPath(unfstab(fields[1]))
+        if where in declared or where == PurePosixPath("/") or any(is_within(where, p) for p in SYSTEM_OWNED):
+            continue
+        yield _warning(
+            profile, profile.source.at, "undeclared-mount",
+            f"the tree's own fstab mounts {fields[0]} on {where}, which the profile does not", "declare it in `mounts`",
+        )  # fmt: skip
+
+
+def rule_passwords(profile: Profile, facts: TreeFacts) -> Found:
+    """empty-password: a tree made for the workbench lets everybody in."""
+    made = {f.path for f in profile.files}
+    for path in ("/etc/shadow", "/etc/passwd"):
+        for line in (facts.text(path) or b"").decode("utf-8", "replace").splitlines():
+            name, _, rest = line.partition(":")
+            if name and rest.startswith(":") and PurePosixPath(path) not in made:
+                yield _warning(
+                    profile, profile.source.at, "empty-password", f"{name} has an empty password in {path} of the tree",
+                    "set `*` there and log in with a key",
+                )  # fmt: skip
+
+
+def rule_seed_attributes(profile: Profile, facts: TreeFacts) -> Found:
+    """no-cp: capabilities survive seeding only by a cp(1) that copies them."""
+    if facts.has_own_cp():
+        return
+    for decl in profile.mounts:
+        if decl.type not in ("bind", "partition") or not shows_image(decl):
+            continue
+        found = next((p for p, n in facts.nodes.items() if n.caps and p.startswith(f"{decl.path}/")), None)
+        if found is not None:
+            yield _problem(
+                profile, (*decl.at, "path"), "no-cp", f"{found} has capabilities, which busybox's cp would lose",
+                "add coreutils to the tree, say seed: empty, or take an overlay",
+            )  # fmt: skip
 
 
 def rule_accounts(profile: Profile, facts: TreeFacts) -> Found:
@@ -448,6 +542,8 @@ def rule_bind_source_exists(profile: Profile, facts: TreeFacts) -> Found:
 
 def rule_units(profile: Profile, facts: TreeFacts) -> Found:
     """unknown-unit: a unit that is not there can be neither enabled nor active."""
+    if profile.init == "other":
+        return
     own = {f.path.name for f in profile.files if is_within(f.path, UNIT_DIR)}
     known = {*facts.units(), *own}
     places = [(name, ("units", "enable", i)) for i, name in enumerate(profile.units.enable)]
@@ -490,5 +586,5 @@ def _disk_use(facts: TreeFacts, path: PurePosixPath) -> int:
 
 TREE_RULES: tuple[Callable[[Profile, TreeFacts], Found], ...] = (
     rule_init, rule_accounts, rule_user_clash, rule_paths, rule_hidden_home, rule_bind_source_exists, rule_units,
-    rule_seeds_fit,
+    rule_seeds_fit, rule_tree_fstab, rule_passwords, rule_seed_attributes,
 )  # fmt: skip

@@ -18,18 +18,24 @@ from rofs.treefacts import TreeFacts
 
 ETC = PurePosixPath("/etc")
 SSH = ".ssh"
+_ROOT_ALONE = {
+    "passwd": "root:x:0:0:root:/root:/bin/sh",
+    "group": "root:x:0:",
+    "shadow": "root:*:::::::",
+    "gshadow": "root:*::",
+}
 _MODES = {"passwd": 0o644, "group": 0o644, "shadow": 0o640, "gshadow": 0o640}
 
 
 def account_entries(profile: Profile, inputs: Inputs, facts: TreeFacts, epoch: int) -> list[Entry]:
-    """The four account files, only where the profile adds a user, and the homes."""
+    """The account files, only where the profile adds a user or the tree has none, and the homes."""
     entries: list[Entry] = []
-    if profile.users:
-        tables = {name: _lines(facts, name) for name in _MODES}
+    if profile.users or facts.text(ETC / "passwd") is None:
+        tables = {name: lines for name in _MODES if (lines := _lines(facts, name)) is not None}
         for user in profile.users:
             _add(tables, user, epoch // 86400)
         for user in profile.users:  # only now: one may be in the group of another
-            for table in ("group", "gshadow"):
+            for table in {"group", "gshadow"} & {*tables}:
                 tables[table] = [_join(line, user) for line in tables[table]]
         shadow_gid = facts.groups().get("shadow", 0)
         for name, lines in tables.items():
@@ -53,9 +59,14 @@ def home_of(profile: Profile, facts: TreeFacts | None, name: str) -> PurePosixPa
     return account.home if account else None
 
 
-def _lines(facts: TreeFacts, name: str) -> list[str]:
-    text = facts.text(ETC / name) or b""
-    return text.decode("utf-8", "surrogateescape").splitlines()
+def _lines(facts: TreeFacts, name: str) -> list[str] | None:
+    """Of the tree's own file; root alone in a tree without accounts; None for a gshadow that it does not have."""
+    text = facts.text(ETC / name)
+    if text is not None:
+        return text.decode("utf-8", "surrogateescape").splitlines()
+    if facts.text(ETC / "passwd") is None:
+        return [_ROOT_ALONE[name]]
+    return None if name == "gshadow" else []
 
 
 def _add(tables: dict[str, list[str]], user: User, day: int) -> None:
@@ -65,7 +76,8 @@ def _add(tables: dict[str, list[str]], user: User, day: int) -> None:
     tables["shadow"].append(f"{user.name}:*:{day}:0:99999:7:::")
     if not any(line.split(":")[2:3] == [str(gid)] for line in tables["group"]):
         tables["group"].append(f"{user.name}:x:{gid}:")
-        tables["gshadow"].append(f"{user.name}:!::")
+        if "gshadow" in tables:
+            tables["gshadow"].append(f"{user.name}:!::")
 
 
 def _join(line: str, user: User) -> str:

@@ -37,7 +37,7 @@ _RESOLVER_ELSE = "../run/resolv.conf"
 HOST_KEY = IDENTITY / "ssh_host_ed25519_key"
 _SSHD = "/usr/sbin/sshd"
 _SSH_UNITS = ("ssh.service", "ssh@.service", "sshd.service", "sshd@.service")
-_KEY_SCRIPT = PurePosixPath("/usr/lib/rofs/ssh-host-key")
+KEY_SCRIPT = PurePosixPath("/usr/lib/rofs/ssh-host-key")
 _KEY_UNIT = "rofs-ssh-host-key.service"
 _KEY_SERVICE = f"""\
 [Unit]
@@ -46,7 +46,7 @@ Description=rofs: the ssh host key of this machine
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart={_KEY_SCRIPT}
+ExecStart={KEY_SCRIPT}
 """
 _AFTER_KEY = f"[Unit]\nRequires={_KEY_UNIT}\nAfter={_KEY_UNIT}\n"
 _SEED_UNIT = "systemd-random-seed.service"
@@ -56,6 +56,8 @@ _SEED_ON_STATE = f"[Unit]\nRequiresMountsFor={STATE}\n\n[Service]\nBindPaths={DA
 
 def masked_units(layout: Layout, facts: TreeFacts) -> tuple[str, ...]:
     """What systemd would do by itself, and must not."""
+    if layout.profile.init == "other":
+        return ()
     return (
         "systemd-machine-id-commit.service",  # fails where the id is bound (tried)
         "systemd-firstboot.service",  # asks on the console
@@ -65,36 +67,48 @@ def masked_units(layout: Layout, facts: TreeFacts) -> tuple[str, ...]:
 
 
 def _keeps_seed(layout: Layout, facts: TreeFacts) -> bool:
-    return layout.profile.state is not None and facts.lookup(_SEED_DIR) is not None
+    kept = layout.profile.init == "systemd" and layout.profile.state is not None
+    return kept and facts.lookup(_SEED_DIR) is not None
 
 
 def identity_entries(layout: Layout, facts: TreeFacts) -> list[Entry]:
     """Files of /etc that a per-machine tool would otherwise write at run time."""
     hostname = layout.profile.hostname
-    resolver = next((to for path, to in _RESOLVERS if facts.lookup(path)), _RESOLVER_ELSE)
     return [
         _file("hostname", f"{hostname}\n", "hostname"),
         _file("hosts", _HOSTS.format(hostname=hostname), "hostname"),
         # Empty, not missing: "System cannot boot", and not `uninitialized`: first-boot units (note 23).
         Entry(path=ETC / "machine-id", kind="file", mode=0o444, why="machine_id"),
-        Entry(path=ETC / "resolv.conf", kind="symlink", mode=0o777, target=resolver, why="rofs"),
-        _file("systemd/journald.conf.d/10-rofs.conf", _JOURNALD, "rofs"),
-        # It would mount an ESP, /home or /srv that it finds on the disk: a mount nobody declared.
-        Entry(
-            path=ETC / "systemd/system-generators/systemd-gpt-auto-generator", kind="symlink", mode=0o777,
-            target="/dev/null", why="rofs",
-        ),
+        *_resolver(facts),
+        *(_of_systemd() if layout.profile.init == "systemd" else ()),
         *(_host_key(layout, facts) if facts.lookup(_SSHD) else ()),
         # systemd's own service, which thinks that it writes to /var.
         *([_drop_in(_SEED_UNIT, _SEED_ON_STATE, "state")] if _keeps_seed(layout, facts) else ()),
     ]  # fmt: skip
 
 
+def _resolver(facts: TreeFacts) -> Iterator[Entry]:
+    """A link to where the resolver's file is written (note 26); a tree that has one has decided."""
+    node = facts.node(ETC / "resolv.conf")
+    if node is None or node.kind != "symlink":
+        target = next((to for path, to in _RESOLVERS if facts.lookup(path)), _RESOLVER_ELSE)
+        yield Entry(path=ETC / "resolv.conf", kind="symlink", mode=0o777, target=target, why="rofs")
+
+
+def _of_systemd() -> Iterator[Entry]:
+    yield _file("systemd/journald.conf.d/10-rofs.conf", _JOURNALD, "rofs")
+    # It would mount an ESP, /home or /srv that it finds on the disk: a mount nobody declared.
+    generator = ETC / "systemd/system-generators/systemd-gpt-auto-generator"
+    yield Entry(path=generator, kind="symlink", mode=0o777, target="/dev/null", why="rofs")
+
+
 def _host_key(layout: Layout, facts: TreeFacts) -> Iterator[Entry]:
-    """sshd's host key is of the machine, never of the image (note 25)."""
+    """sshd's host key is of the machine, never of the image (note 25). Without systemd the initrd makes it."""
     script = render("ssh-host-key.sh.j2", name=layout.profile.name, key=HOST_KEY, hostname=layout.profile.hostname)
     yield _file("ssh/sshd_config.d/10-rofs.conf", f"HostKey {HOST_KEY}\n", "rofs")
-    yield Entry(path=_KEY_SCRIPT, kind="file", mode=0o755, content=script.encode(), why="rofs")
+    yield Entry(path=KEY_SCRIPT, kind="file", mode=0o755, content=script.encode(), why="rofs")
+    if layout.profile.init == "other":
+        return
     yield Entry(path=UNIT_DIR / _KEY_UNIT, kind="file", content=_KEY_SERVICE.encode(), why="rofs")
     for unit in _SSH_UNITS:
         if unit in facts.units():

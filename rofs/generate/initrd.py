@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from rofs.generate.identity import KEY_SCRIPT
 from rofs.generate.render import render
 from rofs.layout import (
     BACKING,
@@ -25,14 +26,16 @@ from rofs.layout import (
     Stage,
     etc_is_writable,
     is_within,
+    machine_id_file,
+    machine_id_is_made,
     persistent_stores,
     volatile_options,
 )
 from rofs.profile import Persistent
 
 APPLETS = (
-    "blockdev", "cat", "chmod", "chown", "chroot", "findfs", "head", "insmod", "ln", "mkdir", "mount", "mv",
-    "rm", "sh", "sleep", "switch_root", "sync", "tr", "umount",
+    "blockdev", "cat", "chmod", "chown", "chroot", "cp", "dd", "findfs", "grep", "head", "hexdump", "insmod", "ln",
+    "mkdir", "mount", "mv", "rm", "sh", "sleep", "switch_root", "sync", "tr", "umount",
 )  # fmt: skip
 """The programs of busybox that the script calls."""
 DEFAULT_ROOT = "/dev/vda"
@@ -43,7 +46,8 @@ _ALREADY = (Role.ROOT, Role.IMAGE, Role.BACKING, Role.STATE)
 def needed_modules(layout: Layout) -> tuple[str, ...]:
     """What the kernel must have for the layout, beside what every image needs."""
     types = {store.fstype for store in persistent_stores(layout.profile)}
-    return (*layout.profile.kernel.modules, *sorted(types))
+    overlay = ("overlay",) if any(m.type == "overlay" for m in layout.mounts) else ()
+    return (*layout.profile.initrd.modules, *overlay, *sorted(types))
 
 
 def render_initrd(layout: Layout, modules: Sequence[PurePosixPath]) -> str:
@@ -54,7 +58,14 @@ def render_initrd(layout: Layout, modules: Sequence[PurePosixPath]) -> str:
     return render(
         "initrd.sh.j2",
         name=layout.profile.name,
-        root=DEFAULT_ROOT,
+        root=layout.profile.root or DEFAULT_ROOT,
+        init=layout.profile.init,
+        hostname=layout.profile.hostname,
+        key_script=KEY_SCRIPT,
+        own_cp=layout.own_cp,
+        machine_id_made=machine_id_is_made(layout.profile),
+        machine_id_file=machine_id_file(layout.profile),
+        state_id=layout.profile.machine_id == "state",
         modules=[str(m) for m in modules],
         image=IMAGE,
         backing=BACKING,
@@ -120,6 +131,6 @@ def _machine_id(layout: Layout) -> str:
     """What the initrd does with a writable /etc/machine-id: nothing where PID 1, or a bind, decides."""
     if not etc_is_writable(layout.profile):
         return ""
-    if layout.profile.machine_id == "state":
+    if machine_id_is_made(layout.profile):
         return "written"
     return "emptied" if layout.owner(MACHINE_ID).promise in PERSISTENT else ""

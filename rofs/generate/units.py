@@ -33,8 +33,10 @@ def unit_entries(
 ) -> list[Entry]:
     """Links for what the profile enables and masks, and masks for what rofs knows to misfire.
 
-    `files` are the profile's own, among which may be the units it enables.
+    `files` are the profile's own, among which may be the units it enables. None without systemd.
     """
+    if profile.init == "other":
+        return []
     found: dict[PurePosixPath, Entry] = {}
     own = {str(entry.path): entry.content for entry in files if entry.kind == "file"}
     for name in profile.units.enable:

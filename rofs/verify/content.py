@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from rofs.entry import Entry
 from rofs.errors import KeyPath
 from rofs.generate.accounts import home_of
-from rofs.layout import MACHINE_ID, PERSISTENT, Layout, Promise, Role, image_path
+from rofs.layout import MACHINE_ID, PERSISTENT, SYSTEM_OWNED, Layout, Promise, Role, image_path
 from rofs.profile import User
 from rofs.verify import probe_wire as wire
 from rofs.verify.check import Check, Facts, Verdict, broken, data, decide, kept, text, trouble
@@ -37,11 +37,16 @@ def content_checks(layout: Layout, entries: Sequence[Entry], *, kept: bool = Fal
     for user in layout.profile.users:
         yield _user_check(layout, user)
     hostname = layout.profile.hostname
+    resolved = wire.run(30, "getent", "hosts", hostname) if _has_libc(layout) else wire.read("/etc/hosts")
     yield Check(
         promise="hostname", subject=hostname, at=("hostname",),
-        ops=(wire.read("/proc/sys/kernel/hostname"), wire.run(30, "getent", "hosts", hostname)),
-        judge=partial(_judge_hostname, hostname),
+        ops=(wire.read("/proc/sys/kernel/hostname"), resolved), judge=partial(_judge_hostname, hostname),
     )  # fmt: skip
+
+
+def _has_libc(layout: Layout) -> bool:
+    """Whether getent(1) can be asked; a tree without systemd may hold nothing but busybox."""
+    return layout.profile.init == "systemd"
 
 
 def _survives(layout: Layout, path: PurePosixPath) -> bool:
@@ -71,7 +76,7 @@ def _key(why: str) -> KeyPath:
 def _is_replaced(layout: Layout, entry: Entry) -> bool:
     """What stands at the path is, by the layout, not the image's: a mount point, or PID 1's machine-id."""
     owner = layout.owner(entry.path)
-    if entry.path == MACHINE_ID:
+    if entry.path == MACHINE_ID or entry.path in SYSTEM_OWNED:
         return True
     if owner.promise in (Promise.BIND_TMPFS, Promise.BIND_STATE, Promise.PARTITION) and owner.where != entry.path:
         return not any(p.seed == PurePosixPath(image_path(owner.where)) for p in layout.prepares)
@@ -111,20 +116,26 @@ def _user_check(layout: Layout, user: User) -> Check:
     home = home_of(layout.profile, None, user.name)
     gid = user.primary_gid
     line = f"{user.name}:x:{user.uid}:{gid}:{user.comment}:{home}:{user.shell}"
+    asked = (wire.run(30, "getent", "passwd", user.name), wire.run(30, "id", "-Gn", user.name))
+    files = (wire.read("/etc/passwd"), wire.read("/etc/group"))
     return Check(
-        promise="user", subject=user.name, at=user.at,
-        ops=(
-            wire.run(30, "getent", "passwd", user.name),
-            wire.run(30, "id", "-Gn", user.name),
-            wire.read("/etc/shadow"),
-        ),
-        judge=partial(_judge_user, user, line),
+        promise="user", subject=user.name, at=user.at, judge=partial(_judge_user, user, line),
+        ops=(*(asked if _has_libc(layout) else files), wire.read("/etc/shadow")),
     )  # fmt: skip
+
+
+def _find_user(user: User, facts: Sequence[Facts]) -> tuple[str, list[str]]:
+    """The user's line of passwd and the names of its groups, from getent(1) and id(1) or from the files."""
+    rows = [row for row in text(facts[0]).splitlines() if row.startswith(f"{user.name}:")]
+    said = text(facts[1]).splitlines()
+    records = [row.split(":") for row in said if row.count(":") == 3]
+    named = [r[0] for r in records if user.name in r[3].split(",")]
+    return rows[0] if len(rows) == 1 else "", named if records else text(facts[1]).split()
 
 
 def _judge_user(user: User, line: str, facts: Sequence[Facts]) -> Verdict:
     expected = f"{line}, groups {' '.join(user.groups) or 'none'}, no password"
-    passwd, groups = text(facts[0]).strip(), text(facts[1]).split()
+    passwd, groups = _find_user(user, facts)
     shadow = [row for row in text(facts[2]).splitlines() if row.startswith(f"{user.name}:")]
     if passwd != line:
         return broken(expected, trouble(facts[0]) or f"passwd says {passwd or 'nothing'}")
@@ -137,9 +148,10 @@ def _judge_user(user: User, line: str, facts: Sequence[Facts]) -> Verdict:
 
 
 def _judge_hostname(hostname: str, facts: Sequence[Facts]) -> Verdict:
-    name, hosts = text(facts[0]).strip(), text(facts[1]).strip()
+    name = text(facts[0]).strip()
+    hosts = [line.strip() for line in text(facts[1]).splitlines() if hostname in line.split()]
     return decide(
-        name == hostname and facts[1].get("status") == 0,
+        name == hostname and facts[1].get("status", 0) == 0 and bool(hosts),
         f"{hostname}, and it resolves",
-        f"{name}; {hosts or 'does not resolve'}",
+        f"{name}; {'; '.join(hosts) or 'does not resolve'}",
     )

@@ -21,7 +21,8 @@ TABLE = wire.read("/proc/1/mountinfo")
 GENERATOR_DIR = PurePosixPath("/run/systemd/generator")
 _FLAGS = frozenset({"ro", "rw", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "nosymfollow"})
 _KERNEL_ADDS = frozenset({"relatime"})
-_TMPFS_ADDS = frozenset({"inode64", "rw", "huge"})
+_KERNEL_SETTINGS = frozenset({"inode64", "rw", "huge", "uuid"})
+"""Of tmpfs and overlay, where the kernel shows its own default (`uuid=on` from 6.6 on)."""
 
 SYSTEM_ROWS: tuple[tuple[str, frozenset[str], int], ...] = tuple(
     (path, frozenset(types.split("|")), most)
@@ -139,7 +140,7 @@ def _setting_differences(mount: Mount, row: Row) -> Iterator[str]:
             continue  # the kernel's own default, which it does not show
         if _number(live.get(key)) != _number(value):
             yield f"{key} is {live.get(key, 'not set')}, not {value}"
-    known = set(declared) | _TMPFS_ADDS | {"mode", "uid", "gid"}
+    known = set(declared) | _KERNEL_SETTINGS | {"mode", "uid", "gid"}
     plain = {o for o in mount.options if "=" not in o}
     extra = sorted(k for k in live if k not in known | plain)
     if extra:
@@ -180,7 +181,17 @@ def judge_undeclared(layout: Layout, facts: Sequence[Facts]) -> Verdict:
 
 
 def unit_checks(layout: Layout) -> Iterator[Check]:
-    """Each mount unit is the one rofs made, PID 1 uses it, and its own reading of fstab says the same."""
+    """Each mount unit is the one rofs made, PID 1 uses it, and its own reading of fstab says the same.
+
+    Another init has only the fstab, which must mount nothing.
+    """
+    if layout.profile.init == "other":
+        yield Check(
+            promise="fstab", subject="/etc/fstab", at=("mounts",), phase="loud",
+            ops=(TABLE, wire.read("/etc/fstab"), wire.shell(30, "mount -a"), TABLE),
+            judge=partial(_judge_plain_fstab, layout),
+        )  # fmt: skip
+        return
     for mount in layout.mounts:
         name = unit_name(mount.where)
         target = "local-fs.target." + ("requires" if mount.required else "wants")
@@ -243,6 +254,19 @@ def _without_tag(unit: dict[str, str], mount: Mount) -> dict[str, str]:
     tag, _, name = mount.what.partition("=")
     link = f"/dev/disk/by-{tag.lower()}/{name}"
     return {**unit, "What": mount.what} if unit.get("What") == link else unit
+
+
+def _judge_plain_fstab(layout: Layout, facts: Sequence[Facts]) -> Verdict:
+    """Init scripts say `mount -a`; where there is no mount(8) to say it with, nothing can go wrong."""
+    expected = "the generated file, and mount -a leaves the mount table alone"
+    if data(facts[1]) != render_fstab(layout).encode("utf-8", "surrogateescape"):
+        return broken(expected, trouble(facts[1]) or "another /etc/fstab")
+    if data(facts[0]) is None or data(facts[0]) != data(facts[3]):
+        return broken(expected, trouble(facts[0]) or trouble(facts[3]) or "mount -a changes the mount table")
+    status, said = facts[2].get("status"), text(facts[2]).strip()
+    absent = status == 127 or facts[2].get("errno") == "ENOENT"
+    seen = f"{len(layout.mounts)} lines, " + ("no mount(8) in the image" if absent else f"mount -a ended {status}")
+    return decide(status == 0 or absent, expected, f"{seen}: {said}" if said and not absent else seen)
 
 
 def _judge_fstab(layout: Layout, facts: Sequence[Facts]) -> Verdict:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from rofs.errors import MachineError
 from rofs.image.cpio import CpioEntry, append, write_newc
@@ -51,7 +52,7 @@ ExecStart=/run/rofs-probe/rofs-probe --poweroff-on-exit /run/rofs-probe/plan
 StandardInput=null
 """
 
-_ENTER = """\
+_ENTER_SYSTEMD = """\
 mkdir -m 0700 /run/rofs-probe
 cp /rofs-probe/rofs-probe /rofs-probe/plan /run/rofs-probe/
 for target in default emergency; do
@@ -60,6 +61,14 @@ for target in default emergency; do
 done
 cp /rofs-probe/rofs-probe.service /run/systemd/system/
 """
+
+_ENTER_OTHER = """\
+mkdir -m 0700 /run/rofs-probe
+cp /rofs-probe/rofs-probe /rofs-probe/plan /run/rofs-probe/
+set -- --init "$init" /run/rofs-probe/plan --poweroff-on-exit -- "$@"
+init=/run/rofs-probe/rofs-probe
+"""
+"""It starts the init in its place, as PID 1; of an init that is not systemd nobody can ask for a service."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +226,7 @@ def _boot(request: Request, scenario: Scenario, disks: tuple[Disk, ...], step: S
         checks = (*checks, login.check())
     plan = make_plan(checks, wire.poweroff(scenario.ends))
     initrd = request.work / f"initrd-{scenario.number}.img"
-    append(request.image / "initrd.img", probe_archive(arch, plan.ops), initrd)
+    append(request.image / "initrd.img", probe_archive(arch, plan.ops, contract.layout.profile.init), initrd)
     words = [(request.image / "cmdline").read_text().strip(), suffix(arch)]
     if scenario.state == "reset" and contract.layout.profile.state is None:
         words.append("rofs.reset=1")  # there is no place for the flag
@@ -309,7 +318,7 @@ def suffix(arch: Arch) -> str:
     return f"root=/dev/vda console={arch.console} panic=-1"
 
 
-def probe_archive(arch: Arch, ops: Sequence[wire.Op]) -> bytes:
+def probe_archive(arch: Arch, ops: Sequence[wire.Op], init: Literal["systemd", "other"] = "systemd") -> bytes:
     """The second archive of the initrd: probe, plan, unit, and the few lines that put them into /run."""
     base = PurePosixPath("rofs-probe")
     try:
@@ -317,12 +326,13 @@ def probe_archive(arch: Arch, ops: Sequence[wire.Op]) -> bytes:
     except OSError as error:
         raise MachineError(f"the probe for {arch.name} cannot be read: {error}") from None
     archive = io.BytesIO()
-    files = (
+    files = [
         ("rofs-probe", 0o755, probe),
         ("plan", 0o644, wire.encode_plan(ops)),
-        ("rofs-probe.service", 0o644, _UNIT.encode()),
-        ("enter", 0o644, _ENTER.encode()),
-    )
+        ("enter", 0o644, (_ENTER_SYSTEMD if init == "systemd" else _ENTER_OTHER).encode()),
+    ]
+    if init == "systemd":
+        files.append(("rofs-probe.service", 0o644, _UNIT.encode()))
     write_newc(
         (CpioEntry(path=base / name, mode=stat.S_IFREG | mode, content=content) for name, mode, content in files),
         archive,

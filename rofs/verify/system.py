@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Profile -> checks of the whole system: it is `running`, nothing failed, the profile's own wishes hold."""
+"""Profile -> checks of the whole system: it is up, nothing failed, the profile's own wishes hold."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from rofs.verify import probe_wire as wire
 from rofs.verify.check import Check, Facts, Verdict, broken, decide, kept, text, trouble
 
 RUNNING_TIMEOUT_S = 240
+SETTLE_TIMEOUT_S = 90
+"""How long an init that cannot say when a boot is over is given to come to rest."""
 COMMAND_TIMEOUT_S = 120
 _SAID_BY_PID_1 = ("_PID=1", "+", "_TRANSPORT=kernel", "SYSLOG_IDENTIFIER=systemd")
 """Before journald runs PID 1 writes to the kernel's log, and what comes from there has no _PID."""
@@ -21,6 +23,21 @@ _CYCLE = re.compile(r"ordering cycle", re.IGNORECASE)
 
 def system_checks(profile: Profile) -> Iterator[Check]:
     """The first one waits for the boot to end; it must be the first of the plan."""
+    yield from _systemd_checks(profile) if profile.init == "systemd" else _other_checks()
+    for index, command in enumerate(profile.verify.commands):
+        yield Check(
+            promise="verify.commands", subject=command, at=("verify", "commands", index),
+            ops=(wire.shell(COMMAND_TIMEOUT_S, command),), judge=_judge_command, phase="loud",
+        )  # fmt: skip
+
+
+def _other_checks() -> Iterator[Check]:
+    yield Check(
+        promise="system", subject="settled", at=("init",), ops=(wire.settle(SETTLE_TIMEOUT_S),), judge=_judge_settled,
+    )  # fmt: skip
+
+
+def _systemd_checks(profile: Profile) -> Iterator[Check]:
     yield Check(
         promise="system", subject="running", at=(),
         ops=(wire.run(RUNNING_TIMEOUT_S, "systemctl", "is-system-running", "--wait"),
@@ -46,11 +63,6 @@ def system_checks(profile: Profile) -> Iterator[Check]:
             ),
             judge=_judge_active,
         )  # fmt: skip
-    for index, command in enumerate(profile.verify.commands):
-        yield Check(
-            promise="verify.commands", subject=command, at=("verify", "commands", index),
-            ops=(wire.shell(COMMAND_TIMEOUT_S, command),), judge=_judge_command, phase="loud",
-        )  # fmt: skip
 
 
 def _judge_running(facts: Sequence[Facts]) -> Verdict:
@@ -59,6 +71,17 @@ def _judge_running(facts: Sequence[Facts]) -> Verdict:
     seen = trouble(facts[0]) or state or f"no word of it: {facts[0].get('errno')}"
     seen += f", still waiting: {jobs}" if jobs and state != "running" else ""
     return decide(state == "running" and not trouble(facts[0]), "running", seen)
+
+
+def _judge_settled(facts: Sequence[Facts]) -> Verdict:
+    """A device may well have a service that never rests, so that alone is no fault; an init that is none is."""
+    answer, expected = facts[0], "PID 1 is the image's init, and the boot comes to rest"
+    init = answer.get("pid1")
+    if not init or "rofs-probe" in init:
+        return broken(expected, trouble(answer) or f"PID 1 is {init or 'unknown'}")
+    rest = f"at rest {answer.get('uptime_ms', 0) / 1000:.1f} s after the kernel's start"
+    busy = f"still busy after {SETTLE_TIMEOUT_S} s: {', '.join(answer.get('busy') or ()) or 'new processes'}"
+    return kept(expected, f"PID 1 is {init}, {rest if answer.get('settled') else busy}")
 
 
 def _judge_failed(facts: Sequence[Facts]) -> Verdict:

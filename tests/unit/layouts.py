@@ -48,6 +48,7 @@ DIRECTORIES: Mapping[str, Node] = {
     "/root": Node("dir", 0o700, 0, 0),
     "/bin": Node("symlink", 0o777, 0, 0, target="usr/bin"),
     "/usr/bin/bash": Node("file", 0o755, 0, 0, 9),
+    "/usr/bin/cp": Node("file", 0o755, 0, 0, 9),
     "/usr/lib/systemd/systemd": Node("file", 0o755, 0, 0, 9),
 }
 TEXTS: Mapping[str, bytes] = {
@@ -62,6 +63,15 @@ TEXTS: Mapping[str, bytes] = {
 def tree(nodes: Mapping[str, Node] | None = None, texts: Mapping[str, bytes] | None = None) -> TreeFacts:
     """A tree like Debian's, with more nodes or small files."""
     return make_facts({**DIRECTORIES, **(nodes or {})}, {**TEXTS, **(texts or {})})
+
+
+def busybox_tree() -> TreeFacts:
+    """The same without systemd: busybox is init, shell and cp."""
+    nodes = {path: node for path, node in DIRECTORIES.items() if "systemd" not in path}
+    links = {"/sbin": "usr/sbin", "/usr/sbin/init": "../bin/busybox", "/usr/bin/sh": "busybox", "/usr/bin/cp": "busybox"}
+    nodes |= {path: Node("symlink", 0o777, 0, 0, target=target) for path, target in links.items()}
+    nodes["/usr/bin/busybox"] = Node("file", 0o755, 0, 0, 9)
+    return make_facts(nodes, {path: text for path, text in TEXTS.items() if "systemd" not in path})
 
 
 def profile_of(text: str) -> Profile:

@@ -80,6 +80,9 @@ blockdev() { note blockdev "$@"; [ "$1" != --getro ] || echo 1; }
 insmod() { note insmod "$@"; }
 sleep() { note sleep "$@"; }
 sh() { note sh "$@"; }
+dd() { note dd "$@"; }
+grep() { note grep "$@"; }
+hexdump() { note hexdump "$@"; }
 findfs() { note findfs "$@"; [ ! -d "$R/disks/$1" ] || echo "$R/disks/$1"; }
 umount() { step umount "$@" && [ -h "$1" ] && host rm "$1" && host mkdir "$1"; }
 mount() {

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 import pytest
-from layouts import tree
+from layouts import busybox_tree, tree
 
 from rofs.errors import Problem
 from rofs.generate.initrd import render_initrd
@@ -29,7 +29,8 @@ REWRITE = bool(os.environ.get("ROFS_REWRITE_GOLDENS"))
 
 def made(profile_file: Path) -> dict[str, bytes]:
     """File name below expected/ -> content; or only problems.txt where there is an error."""
-    profile, facts = load_profile(profile_file), tree()
+    profile = load_profile(profile_file)
+    facts = tree() if profile.init == "systemd" else busybox_tree()
     found = lint(profile, facts)
     files: dict[str, bytes] = {}
     if found:
