@@ -7,28 +7,30 @@ profile, inputs -> lint -> tree, kernel -> facts -> lint -> layout -> entries ->
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rofs import __version__
 from rofs.entry import Entry
-from rofs.errors import Interrupted, KeyPath, Problem, ProfileError, Rejected, RofsError, ToolError
+from rofs.errors import Interrupted, Problem, ProfileError, Rejected, RofsError, ToolError
+from rofs.fetch import Fetcher, Tree, check_machine
 from rofs.generate import generate
 from rofs.generate.initrd import APPLETS, needed_modules, render_initrd
 from rofs.generate.mounts import mount_entries
 from rofs.image.filesystem import make_filesystem
+from rofs.image.firmware import read_firmware
 from rofs.image.initrd import choose_modules, module_paths, write_initrd
 from rofs.image.manifest import build_manifest, hash_outputs, render_manifest
 from rofs.image.merge import FileRecord
+from rofs.image.modules import read_kernel
 from rofs.image.squashfs import write_squashfs
 from rofs.inputs import Inputs, load_inputs
+from rofs.kernelfacts import KernelFacts, Need, lacking, unverifiable
 from rofs.layout import Layout, build_layout, persistent_stores, store_file
 from rofs.lint import lint
 from rofs.machine.accel import find_accel
@@ -36,9 +38,8 @@ from rofs.machine.arch import ARCHES, Arch
 from rofs.profile import Profile, load_profile
 from rofs.progress import Progress
 from rofs.run import run, stoppable
-from rofs.sources.apt import find_host_sources
-from rofs.sources.debian import DROP, UnknownPackage, fetch_tree, read_packages, sweep_scratch
-from rofs.sources.kernel import Boot, fetch_boot, load_boot
+from rofs.sources.debian import parse_status, sweep_scratch
+from rofs.sources.kernel import Boot
 from rofs.store import Cache, default_cache_dir, publish, workspace
 from rofs.treefacts import TreeFacts, read_facts
 from rofs.verify.contract import FILE, PROFILE, Contract, render_contract
@@ -47,14 +48,6 @@ from rofs.verify.session import Request, find_identity, verify_image
 
 DEFAULT_EPOCH = 1704067200
 """2024-01-01T00:00:00Z: every time in an image, unless SOURCE_DATE_EPOCH says otherwise."""
-KERNEL_NEEDS = ("kmod",)
-"""What a kernel package depends on at run time: only its files are taken, so it is named here."""
-TREE_FORMAT = "2"
-"""Part of the cache's key: raised when rofs asks mmdebstrap for something else."""
-
-
-_Make = Callable[[Path, Callable[[str], None]], None]
-"""Fills a directory of the cache, and says what it is doing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,24 +67,25 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """One architecture's result: where it lies, and the report if it was booted."""
+    """One architecture's result: where it lies, the report if it was booted, and what keeps it from being."""
 
     arch: str
     directory: Path
     report: Report | None
+    obstacle: str = ""
 
     @property
     def accepted(self) -> bool:
-        """Whether nothing speaks against shipping it; an unverified image was asked for."""
+        """Whether nothing speaks against shipping it: an unverified image was asked for, or cannot be booted here."""
         return self.report is None or self.report.session.accepted
 
 
-def load(path: Path) -> tuple[Profile, Inputs, list[Problem]]:
+def load(path: Path, architectures: Sequence[str] = ()) -> tuple[Profile, Inputs, list[Problem]]:
     """Profile, the files it names, and the warnings; ProfileError with every error found together."""
     profile = load_profile(path)
     problems = lint(profile, None)
     try:
-        inputs = load_inputs(profile)
+        inputs = load_inputs(profile, architectures)
     except ProfileError as error:
         raise ProfileError([*problems, *error.problems]) from None
     return profile, inputs, _refuse(problems)
@@ -115,7 +109,7 @@ def build(path: Path, options: Options, progress: Progress) -> list[Built]:
 
     A rejected image is not an error here: it is in the list, kept beside the last good one.
     """
-    profile, inputs, warnings = load(path)
+    profile, inputs, warnings = load(path, options.architectures)
     for warning in warnings:
         progress.note(str(warning))
     sweep_scratch()
@@ -157,8 +151,9 @@ class _Job:
             options,
             progress,
         )
-        self.cache = Cache(default_cache_dir())
-        self.apt = inputs.apt_sources or find_host_sources(profile.source.suite)
+        self.fetcher = Fetcher(
+            profile, inputs, arch, Cache(default_cache_dir()), progress, epoch=options.epoch, refresh=options.refresh
+        )
 
     def build(self) -> Built:
         """All steps, in a workspace beside the destination."""
@@ -168,15 +163,15 @@ class _Job:
             image = work / "image"
             (image / "logs").mkdir(parents=True)
             with self._logs_kept(image / "logs", parent / f"{self.arch.name}.failed"):
-                contract = self.write_image(image)
-                report = self.verify(image, contract, work) if self.options.verify else None
+                contract, obstacle = self.write_image(image, work)
+                report = self.verify(image, contract, work) if self.options.verify and not obstacle else None
             accepted = report is None or report.session.accepted
             dest = parent / (self.arch.name if accepted else f"{self.arch.name}.rejected")
             publish(image, dest)
             if accepted:
                 shutil.rmtree(parent / f"{self.arch.name}.rejected", ignore_errors=True)
             shutil.rmtree(parent / f"{self.arch.name}.failed", ignore_errors=True)
-        return Built(arch=self.arch.name, directory=dest, report=report)
+        return Built(arch=self.arch.name, directory=dest, report=report, obstacle=obstacle)
 
     @staticmethod
     @contextmanager
@@ -193,93 +188,40 @@ class _Job:
                 error.log = kept / error.log.relative_to(logs)
             raise
 
-    # --- where things come from -------------------------------------------------------------------
-
-    def tree(self, logs: Path) -> Path:
-        """The tar of the packages, from the cache where the same was asked for before."""
-        source = self.profile.source
-        source = replace(source, packages=tuple(dict.fromkeys((*source.packages, *KERNEL_NEEDS))))
-        key = _key(TREE_FORMAT, self.arch.name, asdict(source), _digest(self.apt), self.options.epoch)
-        say = f"{self.arch.name}: packages ({source.suite}, {len(self.profile.source.packages)} named)"
-
-        def make(directory: Path, on_line: Callable[[str], None]) -> None:
-            fetch_tree(
-                source,
-                self.arch,
-                self.apt,
-                directory / "tree.tar",
-                logs / "packages.log",
-                self.options.epoch,
-                on_line,
-            )
-
-        return self._cached("tree", key, say, make, ("source", "debian", "packages")) / "tree.tar"
-
-    def boot_files(self, logs: Path) -> Boot:
-        """Kernel, modules and busybox of the target."""
-        kernel, suite = self.profile.kernel, self.profile.source.suite
-        key = _key(TREE_FORMAT, self.arch.name, kernel.package, suite, _digest(self.apt), self.options.epoch)
-
-        def make(directory: Path, on_line: Callable[[str], None]) -> None:
-            log = logs / "kernel.log"
-            fetch_boot(kernel.package, self.arch, suite, self.apt, directory, log, self.options.epoch, on_line)
-
-        at = ("kernel", "package")
-        return load_boot(self._cached("kernel", key, f"{self.arch.name}: kernel ({kernel.package})", make, at))
-
-    def _cached(
-        self,
-        kind: str,
-        key: str,
-        say: str,
-        make: _Make,
-        at: KeyPath,
-    ) -> Path:
-        with self.progress.step(say) as step:
-            try:
-                entry = self.cache.entry(
-                    kind, key, lambda directory: make(directory, step.update), self.options.refresh
-                )
-            except UnknownPackage as error:
-                raise self._unknown(error, at) from None
-            if entry.hit:
-                step.update(f"from the cache, {_age(time.time() - entry.created)} old; --refresh fetches anew")
-            return entry.path
-
-    def _unknown(self, error: UnknownPackage, at: KeyPath) -> ProfileError:
-        """Each package at its own line of the profile."""
-        names = list(self.profile.source.packages)
-        problems = []
-        for package in error.packages:
-            place: KeyPath = (*at, names.index(package)) if at[-1] == "packages" and package in names else at
-            name = package.removesuffix(f"-{self.arch.kernel_suffix}") if at[0] == "kernel" else package
-            message = f"no package {name!r} in {self.profile.source.suite}"
-            hint = "apt-cache search finds its name"
-            problems.append(Problem(self.profile.marks.find(place), message, "unknown-package", place, hint))
-        return ProfileError(problems)
-
     # --- what is made of it -----------------------------------------------------------------------
 
-    def write_image(self, image: Path) -> Contract:
-        """Everything but the report. Nothing is written into the image before the lint has passed."""
+    def write_image(self, image: Path, work: Path) -> tuple[Contract, str]:
+        """Everything but the report, and why it cannot be verified, or "".
+
+        Nothing is written into the image before the lint has passed.
+        """
         logs = image / "logs"
-        tree, boot = self.tree(logs), self.boot_files(logs)
-        facts = read_facts(tree, [boot.modules_tar])
-        for warning in _refuse(lint(self.profile, facts)):
-            if warning not in lint(self.profile, None):
-                self.progress.note(str(warning))
+        tree, boot = self.fetcher.tree(work, logs), self.fetcher.boot_files(work, logs)
+        tars = [tree.tar, *([boot.modules_tar] if self.profile.kernel.install_modules else [])]
+        facts = read_facts(tars[0], tars[1:])
+        check_machine(tree, facts.machine(), self.arch, self.profile)
+        known = lint(self.profile, None)
+        for warning in _refuse([p for p in lint(self.profile, facts) if p not in known]):
+            self.progress.note(str(warning))
         layout = build_layout(self.profile, facts)
+        kernel = read_kernel(boot.modules_tar, boot.release, boot.config)
+        _refuse([self._lack(need) for need in lacking(kernel, layout)])
+        obstacle = unverifiable(kernel, self.arch)
         entries = generate(layout, self.inputs, facts, self.options.epoch)
-        self._write_boot(image, layout, boot)
-        records = self._write_root(image, [tree, boot.modules_tar], facts, entries, logs)
+        self._write_boot(image, layout, boot, kernel, read_firmware(tars, self.profile, facts))
+        records = self._write_root(image, tree, tars, facts, entries, logs)
         contract = Contract(architecture=self.arch.name, layout=layout, entries=entries)
         self._write_stores(image)
         self._write_texts(image, layout, contract)
-        self._write_manifest(image, records, tree, boot, verified=False, reason="not booted")
-        return contract
+        self._write_manifest(image, records, tree, facts, boot, obstacle or "not booted")
+        return contract, obstacle
+
+    def _lack(self, need: Need) -> Problem:
+        hint = f"build the kernel with {need.option}, or change what needs it"
+        return Problem(self.profile.marks.find(need.at), str(need), "kernel-lacks", need.at, hint)
 
     def _write_root(
-        self, image: Path, tars: list[Path], facts: TreeFacts, entries: tuple[Entry, ...], logs: Path
+        self, image: Path, tree: Tree, tars: list[Path], facts: TreeFacts, entries: tuple[Entry, ...], logs: Path
     ) -> list[FileRecord]:
         options = self.profile.image
         level = "" if options.level is None else f"-{options.level}"
@@ -287,20 +229,23 @@ class _Job:
             out = image / "rootfs.squashfs"
             records = write_squashfs(
                 out, tars, entries, options=options, epoch=self.options.epoch, resolve=facts.resolve,
-                drop=DROP, log=logs / "squashfs.log",
+                drop=tree.drop, keep_times=tree.keep_times, log=logs / "squashfs.log",
             )  # fmt: skip
             step.update(f"{out.stat().st_size >> 10} KiB, {len(records)} paths")
         return records
 
-    def _write_boot(self, image: Path, layout: Layout, boot: Boot) -> None:
-        chosen = choose_modules(boot.modules_tar, boot.release, needed_modules(layout))
+    def _write_boot(
+        self, image: Path, layout: Layout, boot: Boot, kernel: KernelFacts, firmware: dict[str, bytes]
+    ) -> None:
+        chosen = choose_modules(boot.modules_tar, needed_modules(layout), kernel)
         write_initrd(
             image / "initrd.img",
             script=render_initrd(layout, module_paths(chosen)),
             applets=APPLETS, busybox=boot.busybox, modules_tar=boot.modules_tar, release=boot.release, chosen=chosen,
+            firmware=firmware,
         )  # fmt: skip
         shutil.copyfile(boot.vmlinuz, image / "vmlinuz")
-        (image / "cmdline").write_text(f"ro {self.profile.kernel.cmdline}".strip() + "\n", encoding="utf-8")
+        (image / "cmdline").write_text(make_cmdline(self.profile, self.arch) + "\n", encoding="utf-8")
 
     def _write_stores(self, image: Path) -> None:
         """Empty file systems to start from; a device keeps its own over updates."""
@@ -317,13 +262,14 @@ class _Job:
         shutil.copyfile(self.profile.file, image / PROFILE)
 
     def _write_manifest(
-        self, image: Path, records: list[FileRecord], tree: Path, boot: Boot, *, verified: bool, reason: str
+        self, image: Path, records: list[FileRecord], tree: Tree, facts: TreeFacts, boot: Boot, reason: str
     ) -> None:
         manifest = build_manifest(
             profile=self.profile.name, architecture=self.arch.name, epoch=self.options.epoch,
-            verified=verified, reason=reason, files=records, outputs=hash_outputs(image),
+            verified=False, reason=reason, files=records, outputs=hash_outputs(image),
             inputs={
-                "packages": read_packages(tree),
+                **tree.inputs,
+                "packages": parse_status(facts.text("/var/lib/dpkg/status") or b""),
                 "kernel": {"package": boot.package, "version": boot.version, "release": boot.release},
                 "busybox-static": boot.busybox_version,
             },
@@ -345,6 +291,13 @@ class _Job:
         return report
 
 
+def make_cmdline(profile: Profile, arch: Arch) -> str:
+    """What the boot loader shall say to the kernel."""
+    console = profile.kernel.console.get(arch.name)
+    words = ["ro", *([f"console={console}"] if console else []), profile.kernel.cmdline.get(arch.name, "")]
+    return " ".join(word for word in words if word)
+
+
 def mark_verified(image: Path, report: Report) -> None:
     """The manifest's last word; its other fields stay as built."""
     path = image / "manifest.json"
@@ -356,12 +309,11 @@ def mark_verified(image: Path, report: Report) -> None:
 
 
 def write_generated(layout: Layout, directory: Path) -> None:
-    """fstab and units/, for reading: what the image holds, byte by byte."""
-    units = directory / "units"
-    units.mkdir(parents=True, exist_ok=True)
+    """fstab, and for systemd units/, for reading: what the image holds, byte by byte."""
     for entry in mount_entries(layout):
         if entry.kind == "file":
-            target = directory if entry.path.name == "fstab" else units
+            target = directory if entry.path.name == "fstab" else directory / "units"
+            target.mkdir(parents=True, exist_ok=True)
             (target / entry.path.name).write_bytes(entry.content)
 
 
@@ -376,18 +328,3 @@ def reject(built: Sequence[Built]) -> None:
     wrong = [b for b in built if not b.accepted]
     if wrong:
         raise Rejected("; ".join(f"{b.directory}: {len(b.report.broken)} broken" for b in wrong if b.report))
-
-
-def _digest(data: bytes | None) -> str:
-    return hashlib.sha256(data or b"").hexdigest()
-
-
-def _key(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _age(seconds: float) -> str:
-    for size, name in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {name}"
-    return f"{seconds:.0f} s"

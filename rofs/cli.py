@@ -6,9 +6,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import sys
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 from types import FrameType
 from typing import NoReturn
 
@@ -82,10 +84,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rofs {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    _add_build(verbs)
-    _add_verify(verbs)
+    # In the order of their use.
+    _add_init(verbs)
     _add_check(verbs)
     _add_plan(verbs)
+    _add_explain(verbs)
+    _add_build(verbs)
+    _add_verify(verbs)
+    _add_boot(verbs)
+    _add_doctor(verbs)
     return parser
 
 
@@ -205,6 +212,107 @@ def _add_plan(verbs: Verbs) -> None:  # type: ignore[valid-type]
     parser.set_defaults(verb=plan)
 
 
+def _add_explain(verbs: Verbs) -> None:  # type: ignore[valid-type]
+    parser = _verb(
+        verbs, "explain", "say who provides a path, who may write it, what survives, and which line says so",
+        "Answer for one PATH of the running system: what provides it, whether it can be written and where that\n"
+        "lands, what is there after a reboot, a power cut, a factory reset or an update, and without its state.\n"
+        "The packages are not read: name the path that a symbolic link leads to.",
+    )  # fmt: skip
+    parser.add_argument("profile", type=Path, metavar="PROFILE", help="the YAML profile")
+    parser.add_argument("path", type=_path_inside, metavar="PATH", help="absolute, such as /var/lib/misc")
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+    parser.set_defaults(verb=explain)
+
+
+def _path_inside(text: str) -> PurePosixPath:
+    from rofs.explain import parse_path
+
+    try:
+        return parse_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _add_boot(verbs: Verbs) -> None:  # type: ignore[valid-type]
+    parser = _verb(
+        verbs, "boot", "open a console on a published image in QEMU",
+        "Boot the image in IMAGE_DIR with its console on this terminal, or on stdin and stdout. Nothing in\n"
+        "IMAGE_DIR is written, and what the guest writes is thrown away at the end. Ctrl-A X leaves, Ctrl-A C is\n"
+        "QEMU's monitor. The network ends inside QEMU. Files that differ from the manifest are a warning here.",
+    )  # fmt: skip
+    parser.add_argument("image", type=Path, metavar="IMAGE_DIR", help="such as images/minimal/arm64")
+    disks = parser.add_mutually_exclusive_group()
+    disks.add_argument(
+        "--keep-state", action="append", nargs="?", const="", metavar="[NAME=]FILE",
+        help="keep what persists in FILE from run to run (default: beside the image, as ARCH.state.qcow2); it is "
+        "made from the published state.img at first, as qcow2 where its name ends so, else raw; NAME is state or "
+        "the /PATH of a partition",
+    )  # fmt: skip
+    disks.add_argument(
+        "--state", action="append", default=[], metavar="[NAME=]FILE",
+        help="boot with this raw image of a device's state partition (or with /PATH=FILE of the partition on PATH); "
+        "FILE is not written",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ssh", action="store_true", help="forward a free port of the loopback to the guest's ssh; the command is said"
+    )
+    parser.add_argument(
+        "--memory", type=_memory, metavar="SIZE", help="such as 1G (default: the profile's verify.memory)"
+    )
+    parser.add_argument("--cpus", type=_positive, default=2, metavar="N", help="processors of the guest (default: 2)")
+    parser.add_argument("--append", default="", metavar="WORDS", help="more words for the kernel's command line")
+    parser.set_defaults(verb=boot)
+
+
+def _memory(text: str) -> int:
+    from rofs.values import BadValue, memory
+
+    try:
+        return memory(text)
+    except BadValue as error:
+        raise argparse.ArgumentTypeError(f"{error} ({error.hint})") from None
+
+
+def _add_init(verbs: Verbs) -> None:  # type: ignore[valid-type]
+    parser = _verb(
+        verbs, "init", "write a commented profile to start from",
+        "Write NAME.yaml, a profile that explains itself and builds as it is: a small Debian with systemd for\n"
+        "amd64 and arm64, or the root file system in a tar. A file that is there already is never overwritten.",
+    )  # fmt: skip
+    parser.add_argument(
+        "name", type=_profile_name, nargs="?", metavar="NAME",
+        help="the profile's name, also the host's: lower-case letters, digits and dashes, at most 63 characters "
+        "(default: made from the name of the directory the file goes to)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tar", type=Path, metavar="FILE",
+        help="a root file system that Buildroot, Yocto or another tool made, in or below the directory the profile "
+        "goes to; its init, architecture and what it writes to are read from it",
+    )  # fmt: skip
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write FILE instead of NAME.yaml")
+    parser.set_defaults(verb=init)
+
+
+def _profile_name(text: str) -> str:
+    from rofs.starter import NAME, make_name
+
+    if NAME.fullmatch(text):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is not the name of a host; {make_name(text)} would be")
+
+
+def _add_doctor(verbs: Verbs) -> None:  # type: ignore[valid-type]
+    parser = _verb(
+        verbs, "doctor", "say what this host has of what rofs needs, and how to get the rest",
+        "Ask every tool rofs runs for its version, prove which accelerator a guest runs with, and look at the\n"
+        "emulation of other architectures, unprivileged builds, the cache and apt's suites. Nothing is changed.\n"
+        "Exit status 3 where something needed is missing.",
+    )  # fmt: skip
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="for people or programs")
+    parser.set_defaults(verb=doctor)
+
+
 # --- the verbs ------------------------------------------------------------------------------------
 
 
@@ -231,7 +339,7 @@ def _summary(result: object) -> str:
 
     assert isinstance(result, Built)  # noqa: S101 - for the type checker; the import is lazy
     if result.report is None:
-        return f"{result.directory}: built, NOT verified"
+        return f"{result.directory}: built, NOT verified" + (f": {result.obstacle}" if result.obstacle else "")
     session, broken = result.report.session, result.report.broken
     seconds = " + ".join(f"{b.result.seconds:.1f} s" for b in session.boots)
     head = f"{result.directory}: {'verified' if session.accepted else 'REJECTED'}, "
@@ -310,3 +418,76 @@ def plan(options: argparse.Namespace) -> int:
         print(render_picture(layout), end="")
         _say("modes and owners that the profile leaves to the packages are decided by build")
     return 0
+
+
+def explain(options: argparse.Namespace) -> int:
+    """`rofs explain`."""
+    from rofs import explain as explainer
+    from rofs.build import load
+    from rofs.layout import build_layout
+
+    profile, _, _ = load(options.profile)
+    explanation = explainer.explain(build_layout(profile, None), options.path)
+    if options.json:
+        print(json.dumps(explainer.explanation_data(explanation), indent=1, sort_keys=True))
+    else:
+        print(explainer.render_explanation(explanation), end="")
+    return 0
+
+
+def boot(options: argparse.Namespace) -> int:
+    """`rofs boot`."""
+    from rofs.layout import persistent_stores
+    from rofs.machine import console
+    from rofs.verify.contract import load_contract
+    from rofs.verify.identity import has_sshd
+
+    contract = load_contract(options.image)
+    profile = contract.layout.profile
+    if different := console.find_differences(options.image):
+        _say(f"rofs: warning: NOT the files that were built: {', '.join(different)}")
+    if options.ssh and not has_sshd(contract.entries):
+        _say("rofs: warning: the image has no sshd, so nobody will answer at the forwarded port")
+    keep = None if options.keep_state is None else _files(word for word in options.keep_state if word)
+    wishes = console.Wishes(
+        smp=options.cpus, append=options.append, ssh=options.ssh, state=_files(options.state), keep=keep
+    )  # fmt: skip
+    console.boot_console(
+        options.image, ARCHES[contract.architecture], persistent_stores(profile),
+        options.memory or profile.verify.memory_bytes, wishes,
+        user=next((user.name for user in profile.users if user.authorized_keys), "root"),
+        say=lambda text: _say(f"rofs: {text}"),
+    )  # fmt: skip
+    return 0
+
+
+def _files(words: Iterable[str]) -> dict[str, Path]:
+    """`[NAME=]FILE` words -> file by name."""
+    named = [_named(word) for word in words]
+    files = dict(named)
+    if len(files) < len(named):
+        raise MachineError("two files for one file system")
+    return files
+
+
+def init(options: argparse.Namespace) -> int:
+    """`rofs init`."""
+    from rofs.starter import make_name, write_starter
+
+    directory = (options.output or Path("here")).absolute().parent
+    name = options.name or make_name(directory.name)
+    out = options.output or Path(f"{name}.yaml")
+    write_starter(out, name, options.tar)
+    print(f"{out} is written; it explains itself. Next:")
+    for verb in ("check", "plan", "build"):
+        print(f"  {shlex.join(('rofs', verb, str(out)))}")
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """`rofs doctor`."""
+    from rofs.doctor import examine, render_json, render_text
+
+    examination = examine()
+    print((render_json if options.format == "json" else render_text)(examination), end="")
+    return 0 if examination.ready else ToolError.exit_status

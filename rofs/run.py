@@ -40,8 +40,13 @@ PACKAGES: dict[str, str] = {
     "mmdebstrap": "mmdebstrap",
     "newuidmap": "uidmap",
     "qemu-aarch64-static": "qemu-user-static",
+    "qemu-arm-static": "qemu-user-static",
+    "qemu-i386-static": "qemu-user-static",
+    "qemu-x86_64-static": "qemu-user-static",
     "qemu-img": "qemu-utils",
     "qemu-system-aarch64": "qemu-system-arm",
+    "qemu-system-arm": "qemu-system-arm",
+    "qemu-system-i386": "qemu-system-x86",
     "qemu-system-x86_64": "qemu-system-x86",
     "rdsquashfs": "squashfs-tools-ng",
     "sqfs2tar": "squashfs-tools-ng",
@@ -188,7 +193,9 @@ def run(
     """Run a tool to its end.
 
     `env` is the whole environment beside PATH, HOME, LANG and TMPDIR. `stdin` and `stdout` may be
-    descriptors (left open); bytes are fed from memory; a path is overwritten. `log` is appended to.
+    descriptors (left open), also the user's terminal: the tool is in a session of its own, so it may read
+    it and no signal of its keys comes here once the tool has made it raw, as QEMU does. Bytes are fed from
+    memory; a path is overwritten. `log` is appended to.
     `on_line` sees stdout, where not redirected, and stderr. `keep_mounts` leaves the tool's mounts on the
     host. Raises ToolError for a missing program, a status not in `ok` or a timeout; Interrupted after
     `stop_all`. Safe from several threads.
@@ -232,7 +239,7 @@ def _execute(reaped: list[str], options: dict[str, Any], words: tuple[str, ...])
         with _running.lock:
             if _running.stopped:
                 raise Interrupted("stopped")
-            command = reaper("-I", "-S", os.fspath(REAPER), *reaped, **_SH, **options)
+            command = reaper("-I", "-S", os.fspath(REAPER), *reaped, **_fixed(options["_out"]), **options)
             _running.commands[id(command)] = command
     except sh.ForkException as error:
         last = str(error).strip().splitlines()[-1:]
@@ -253,6 +260,12 @@ def _execute(reaped: list[str], options: dict[str, Any], words: tuple[str, ...])
     finally:
         with _running.lock:
             _running.commands.pop(id(command), None)
+
+
+def _fixed(out: object) -> dict[str, Any]:
+    """`_SH`; of a stdout that is the user's own terminal `sh` refuses to be told that it shall make none."""
+    on_terminal = isinstance(out, int) and os.isatty(out)
+    return {key: value for key, value in _SH.items() if not (on_terminal and key == "_tty_out")}
 
 
 def _status(code: int) -> int:

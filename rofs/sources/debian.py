@@ -10,7 +10,6 @@ import getpass
 import os
 import re
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -31,7 +30,21 @@ BEFORE_MERGED_USR = frozenset({"wheezy", "jessie", "stretch", "buster", "bullsey
 
 BASE = Path("/var/tmp")  # noqa: S108 -- in it a directory of ours alone, whose owner is checked
 
+OF_ONE_MACHINE: tuple[str, ...] = (
+    "/etc/ssh/ssh_host_*_key",
+    "/etc/ssh/ssh_host_*_key.pub",
+    "/etc/dropbear/dropbear_*_host_key",
+    "/var/lib/systemd/random-seed",
+    "/var/lib/systemd/credential.secret",
+    "/var/lib/dbus/machine-id",
+    "/var/lib/urandom/random-seed",
+    "/var/lib/random-seed",
+    "/var/lib/seedrng",
+)
+"""Never of an image, wherever the tree comes from: globs as `rofs.image.union.drop_matcher` reads them."""
+
 DROP: tuple[str, ...] = (
+    *OF_ONE_MACHINE,
     # names the build host or its mirror
     "/etc/apt/sources.list",
     "/etc/apt/sources.list.d/*",
@@ -45,13 +58,6 @@ DROP: tuple[str, ...] = (
     "/var/lib/apt/mirrors/*",
     "/var/cache/apt/*",
     "/var/lib/dhcp/*.leases",
-    # of one machine, never of an image
-    "/etc/ssh/ssh_host_*_key",
-    "/etc/ssh/ssh_host_*_key.pub",
-    "/var/lib/systemd/random-seed",
-    "/var/lib/systemd/credential.secret",
-    "/var/lib/dbus/machine-id",
-    "/var/lib/urandom/random-seed",
     # differs from build to build, or is only the way here
     "/etc/.pwd.lock",
     "/etc/passwd-",
@@ -75,7 +81,7 @@ DROP: tuple[str, ...] = (
     "/tmp/*",  # noqa: S108 -- paths of the image
     "/var/tmp/*",  # noqa: S108
 )
-"""What a tree must not carry into an image: globs as `rofs.image.union.drop_matcher` reads them."""
+"""What a tree of packages must not carry into an image either."""
 
 
 class UnknownPackage(SourceError):
@@ -288,16 +294,6 @@ def remove_tree(directory: Path, *, root: bool, log: Path | None) -> None:
         mapped = ["unshare", "--user", "--map-root-user", "--map-auto", "rm", "-rf", str(directory)]
         with suppress(ToolError):
             run(mapped, log=log, ok=range(256))
-
-
-def read_packages(tar: Path) -> dict[str, str]:
-    """The packages installed in a tree -> their versions."""
-    with tarfile.open(tar) as stream:
-        for member in stream:
-            if member.name.removeprefix("./") == "var/lib/dpkg/status":
-                file = stream.extractfile(member)
-                return parse_status(file.read() if file else b"")
-    raise SourceError("the tree has no package database (var/lib/dpkg/status)")
 
 
 def parse_status(status: bytes) -> dict[str, str]:

@@ -26,7 +26,7 @@ from rofs.verify.contract import FILE, PROFILE, Contract, render_contract
 from rofs.verify.report import Report
 from rofs.verify.session import Session
 
-VERBS = ("build", "verify", "check", "plan")
+VERBS = ("init", "check", "plan", "explain", "build", "verify", "boot", "doctor")
 Done = subprocess.CompletedProcess[str]
 
 

@@ -16,6 +16,9 @@ ROOMS = (
     "rofs.errors",
     "rofs.entry",
     "rofs.progress",
+    # tables without imports
+    "rofs.machine.arch",
+    "rofs.generate.escape",
     # the profile
     "rofs.document",
     "rofs.values",
@@ -23,15 +26,16 @@ ROOMS = (
     "rofs.schema",
     "rofs.profile",
     "rofs.publickeys",
+    "rofs.ownership",
     "rofs.inputs",
-    # tables without imports, which layout and lint need too
-    "rofs.machine.arch",
-    "rofs.generate.escape",
     # the model
+    "rofs.tarmembers",
     "rofs.treefacts",
     "rofs.layout",
+    "rofs.kernelfacts",
     "rofs.lint",
     "rofs.generate",
+    "rofs.explain",
     # the machine is touched from here on
     "rofs.reaper",
     "rofs.run",
@@ -40,7 +44,10 @@ ROOMS = (
     "rofs.image",
     "rofs.machine",
     "rofs.verify",
+    "rofs.fetch",
     "rofs.build",
+    "rofs.starter",
+    "rofs.doctor",
     "rofs.cli",
     "rofs.__main__",
 )
