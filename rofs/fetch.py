@@ -25,7 +25,7 @@ from rofs.store import Cache
 
 KERNEL_NEEDS = ("kmod",)
 """What a kernel package depends on at run time: only its files are taken, so it is named here."""
-FORMAT = "3"
+FORMAT = "4"
 """Part of the cache's key: raised when the same question would be answered otherwise."""
 
 OnLine = Callable[[str], None]
@@ -156,7 +156,7 @@ class Fetcher:
                 files.image, files.modules, files.config, busybox, work / "kernel", log, self.epoch, arch=self.arch
             )
             step.update(boot.release or "without modules")
-        return boot
+        return replace(boot, files=_about(files, boot))
 
     # --- the cache ----------------------------------------------------------------------------------
 
@@ -196,6 +196,16 @@ def check_machine(tree: Tree, machine: str | None, arch: Arch, profile: Profile)
         message = f"{tree.tar.name} holds programs for {machine}, not for {arch.name}"
         hint = "name the tree of each architecture: path: {amd64: …, arm64: …}, or change `architectures`"
         raise ProfileError([Problem(profile.marks.find(at), message, "wrong-machine", at, hint)])
+
+
+def _about(files: BoardFiles, boot: Boot) -> dict[str, dict[str, str]]:
+    """Name and sha256 of a board's own files; of a directory of modules, that of the tar made of it."""
+    found = {"image": (files.image, files.image)}
+    if files.modules is not None:
+        found["modules"] = (files.modules, boot.modules_tar if files.modules.is_dir() else files.modules)
+    if files.config is not None:
+        found["config"] = (files.config, files.config)
+    return {key: {"name": path.name, "sha256": hash_file(hashed)} for key, (path, hashed) in found.items()}
 
 
 def _digest(data: bytes | None) -> str:

@@ -84,7 +84,7 @@ def boot_files() -> Callable[[str], Boot]:
             log = directory / "log"
             fetch_boot(arch.default_kernel, arch, suite, find_host_sources(suite), directory, log, DEFAULT_EPOCH)
 
-        return load_boot(Cache(default_cache_dir()).entry("test-kernel", f"{suite}-{arch.default_kernel}", make).path)
+        return load_boot(Cache(default_cache_dir()).entry("test-kernel", f"{suite}-{arch.default_kernel}-2", make).path)
 
     return fetch
 

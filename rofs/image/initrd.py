@@ -40,7 +40,7 @@ FIRMWARE = PurePosixPath("/lib/firmware")
 
 
 def choose_modules(modules_tar: Path, wanted: Sequence[str], facts: KernelFacts) -> list[str]:
-    """Paths below usr/lib/modules/RELEASE, dependencies first, of everything that `facts` has as a module.
+    """Paths below lib/modules/RELEASE, dependencies first, of everything that `facts` has as a module.
 
     ImageError names what the kernel is known to lack; what nobody can tell is taken to be built in.
     """

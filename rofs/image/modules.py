@@ -16,9 +16,9 @@ from rofs.kernelfacts import KernelFacts, module_name, parse_config
 
 
 def read_module_file(tar: tarfile.TarFile, release: str, name: str) -> bytes | None:
-    """One file below usr/lib/modules/RELEASE of the tar; None if it is not there."""
+    """One file below lib/modules/RELEASE of the tar; None if it is not there."""
     try:
-        file = tar.extractfile(f"usr/lib/modules/{release}/{name}")
+        file = tar.extractfile(f"lib/modules/{release}/{name}")
     except KeyError:
         return None
     return file.read() if file else None

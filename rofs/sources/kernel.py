@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from rofs.errors import SourceError, ToolError
 from rofs.machine.arch import Arch
@@ -28,10 +29,10 @@ BUSYBOX = "busybox-static"
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """What boots a tree. `modules_tar` holds usr/lib/modules/RELEASE/..., owned by root, indexed; or nothing.
+    """What boots a tree. `modules_tar` holds lib/modules/RELEASE/..., owned by root, indexed; or nothing.
 
     `release` is "" where nobody knows it. `package` and `version` are the kernel's, "" of a board's own;
-    `busybox_version` is that of the static busybox.
+    `busybox_version` is that of the static busybox. `files` is for the manifest: the board's own.
     """
 
     vmlinuz: Path
@@ -42,6 +43,7 @@ class Boot:
     package: str = ""
     version: str = ""
     busybox_version: str = ""
+    files: Mapping[str, Any] = field(default_factory=dict)
 
 
 def fetch_boot(
@@ -207,14 +209,14 @@ def _put_busybox(tree: Path, out_dir: Path) -> None:
 
 
 def write_modules_tar(modules: Path, release: str, out: Path, epoch: int) -> None:
-    """A module directory -> a tar of usr/lib/modules/RELEASE: sorted, root's, one mtime.
+    """A module directory -> a tar of lib/modules/RELEASE: sorted, root's, one mtime. /lib may be a link in the tree.
 
     `build` and `source` point to headers that are not there. ustar, since every reader knows it and no
     module's path is longer than its 256 bytes.
     """
     with tarfile.open(out, "w", format=tarfile.USTAR_FORMAT) as tar:
         for path in _walk(modules):
-            name = Path("usr/lib/modules", release, path.relative_to(modules))
+            name = Path("lib/modules", release, path.relative_to(modules))
             member = tar.gettarinfo(path, arcname=str(name))
             member.uid = member.gid = 0
             member.uname = member.gname = ""

@@ -87,7 +87,7 @@ def test_packages_and_what_was_left_out(tree: Path) -> None:
 def test_a_kernel_with_its_modules(arch: Arch, tmp_path: Path) -> None:
     log = tmp_path / "log"
     boot = fetch_boot("linux-image-cloud", arch, SUITE, find_host_sources(SUITE), tmp_path / "boot", log, EPOCH)
-    top = f"usr/lib/modules/{boot.release}"
+    top = f"lib/modules/{boot.release}"
     with tarfile.open(boot.modules_tar) as tar:
         names = set(tar.getnames())
         index, builtin = (

@@ -203,7 +203,7 @@ def pack_tar(top: Path, out: Path) -> Path:
 
 def listed(boot: Boot) -> dict[str, bytes]:
     """The modules of the result, by their path below RELEASE; the index left out."""
-    found, prefix = {}, f"usr/lib/modules/{boot.release}/"
+    found, prefix = {}, f"lib/modules/{boot.release}/"
     with tarfile.open(boot.modules_tar) as tar:
         for member in tar:
             assert member.name.startswith(prefix.rstrip("/")) and member.uid == 0 and member.mtime == EPOCH

@@ -145,7 +145,7 @@ def modules_tar(directory: Path, files: Mapping[str, bytes]) -> Path:
     out = directory / "modules.tar"
     with tarfile.open(out, "w") as tar:
         for name, content in files.items():
-            info = tarfile.TarInfo(f"usr/lib/modules/{RELEASE}/{name}")
+            info = tarfile.TarInfo(f"lib/modules/{RELEASE}/{name}")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return out
