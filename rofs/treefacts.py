@@ -8,17 +8,17 @@ there), and every directory that nobody named exists as 0755 root.
 
 from __future__ import annotations
 
-import base64
 import re
 import tarfile
-import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Literal
 
 from rofs.errors import ImageError
+from rofs.tarmembers import decode_xattrs, iter_members, read_content
+from rofs.values import show
 
 Kind = Literal["file", "dir", "symlink", "char", "block", "fifo", "hardlink"]
 MAX_LINKS = 40
@@ -31,6 +31,8 @@ _TEXTS = re.compile(
     r"|(?:/etc|/usr/lib|/lib)/systemd/system/[^/]+"
     r"|(?:/usr)?/lib/modules/[^/]+/modules\.(?:dep|builtin)"
 )
+_PROGRAMS = re.compile(r"(?:/usr)?/s?bin/(?:init|busybox|toybox|sh|bash|dash)|(?:/usr)?/lib/systemd/systemd")
+"""Of one of these the head is kept: it says which machine the tree is for."""
 _UNIT = re.compile(
     r"(?:/etc|/usr/lib|/lib)/systemd/system/"
     r"([^/]+\.(?:service|socket|target|mount|automount|timer|path|device|swap|slice|scope))"
@@ -66,6 +68,13 @@ IMPLICIT_DIR = Node("dir", 0o755, 0, 0)
 """A directory that only its children name; known by identity, so that a real member takes its place."""
 
 
+_ELF_MACHINES: Mapping[tuple[int, int], str] = {
+    (2, 62): "amd64", (2, 183): "arm64", (1, 3): "i386", (1, 40): "armhf", (2, 243): "riscv64",
+}  # fmt: skip
+"""EI_CLASS and e_machine of elf(5) -> Debian's name."""
+ELF_HEAD_BYTES = 20
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """A line of etc/passwd."""
@@ -79,10 +88,11 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class TreeFacts:
-    """The tree by absolute path ("/" is the root), and the small files the layout reads."""
+    """The tree by absolute path ("/" is the root), the small files the layout reads, and heads of programs."""
 
     nodes: Mapping[str, Node]
     texts: Mapping[str, bytes]
+    heads: Mapping[str, bytes] = field(default_factory=dict)
 
     def node(self, path: PurePosixPath | str) -> Node | None:
         """Exactly this path, no link followed."""
@@ -151,10 +161,27 @@ class TreeFacts:
         return frozenset(match.group(1) for match in matches if match)
 
     @property
-    def init(self) -> Literal["systemd", "other"]:
-        """Which PID 1 the tree has."""
-        found = self.lookup("/usr/lib/systemd/systemd") or self.lookup("/lib/systemd/systemd")
-        return "systemd" if found is not None and found.kind == "file" else "other"
+    def init(self) -> Literal["systemd", "other", "none"]:
+        """Which PID 1 the tree has: what /sbin/init leads to."""
+        init = self.find_resolved("/sbin/init")
+        node = self.nodes.get(str(init))
+        if init is not None and node is not None and node.kind == "file":
+            return "systemd" if init.name == "systemd" else "other"
+        systemd = self.lookup("/usr/lib/systemd/systemd") or self.lookup("/lib/systemd/systemd")
+        return "systemd" if systemd is not None and systemd.kind == "file" else "none"
+
+    def machine(self) -> str | None:
+        """The architecture its programs are for, in Debian's name; None where nobody can tell."""
+        for head in self.heads.values():
+            if len(head) == ELF_HEAD_BYTES and head[:4] == b"\x7fELF":
+                order: Literal["little", "big"] = "little" if head[5] == 1 else "big"
+                return _ELF_MACHINES.get((head[4], int.from_bytes(head[18:20], order)), "another machine")
+        return None
+
+    def has_own_cp(self) -> bool:
+        """Whether it brings a cp(1) that keeps extended attributes: busybox's and toybox's lose them."""
+        cp = self.find_resolved("/bin/cp")
+        return cp is not None and str(cp) in self.nodes and cp.name not in ("busybox", "toybox")
 
 
 def path_key(path: PurePosixPath | str) -> str:
@@ -190,7 +217,7 @@ def member_path(tar: Path, name: str) -> str:
     """A member's name -> absolute path; ImageError for one that climbs."""
     path = path_key(name)
     if ".." in path.split("/"):
-        raise ImageError(f"{tar.name}: the member {name!r} climbs out of its directory")
+        raise ImageError(f"{tar.name}: the member {show(name)} climbs out of its directory")
     return path
 
 
@@ -198,48 +225,8 @@ def member_kind(tar: Path, info: tarfile.TarInfo) -> Kind:
     """A member's kind; ImageError for one that no file system can hold (a volume label, a dump)."""
     kind = _KINDS.get(info.type)
     if kind is None:
-        raise ImageError(f"{tar.name}: {info.name!r} has the unknown member type {info.type!r}")
+        raise ImageError(f"{tar.name}: {show(info.name)} has the unknown member type {info.type!r}")
     return kind
-
-
-def iter_members(tar: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """Every member of an uncompressed tar, in order; `TarFile.offset` is then where the member ends.
-
-    `tarfile` takes a damaged header, or a missing end, for the end of the archive: that would be a
-    shorter tree and no word about it, so the end is checked here.
-    """
-    try:
-        with tarfile.open(tar, "r:", encoding="utf-8", errors="surrogateescape") as archive:
-            while (info := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # they would all be kept
-                yield archive, info
-            end = archive.offset
-        with tar.open("rb") as raw:
-            raw.seek(end)
-            whole = raw.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise ImageError(f"{tar.name}: not a readable tar: {error}") from error
-    if not whole:
-        raise ImageError(f"{tar.name}: damaged or cut short at byte {end}")
-
-
-def decode_xattrs(pax: Mapping[str, str]) -> dict[str, bytes]:
-    """A member's PAX records -> its extended attributes, from GNU tar's form or libarchive's.
-
-    `SCHILY.xattr.NAME` holds the raw value, `LIBARCHIVE.xattr.NAME` base64 under a URL-encoded name
-    (libarchive-formats(5)), `RHT.security.selinux` a label.
-    """
-    xattrs: dict[str, bytes] = {}
-    for key, value in pax.items():
-        raw = value.encode("utf-8", "surrogateescape")
-        if key.startswith("LIBARCHIVE.xattr."):
-            name = urllib.parse.unquote(key.removeprefix("LIBARCHIVE.xattr."))
-            xattrs.setdefault(name, base64.b64decode(raw + b"=" * (-len(raw) % 4)))
-        elif key.startswith("SCHILY.xattr."):
-            xattrs[key.removeprefix("SCHILY.xattr.")] = raw
-        elif key == "RHT.security.selinux":
-            xattrs.setdefault("security.selinux", raw)
-    return xattrs
 
 
 class _Tree:
@@ -248,6 +235,7 @@ class _Tree:
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {"/": IMPLICIT_DIR}
         self.texts: dict[str, bytes] = {}
+        self.heads: dict[str, bytes] = {}
         self._parent = ("", "/")
 
     def place(self, path: str) -> str:
@@ -300,8 +288,10 @@ def _add_tar(tree: _Tree, tar: Path, *, first: bool) -> None:
             continue
         text = None
         if kind == "file" and info.size <= MAX_TEXT_BYTES and _TEXTS.fullmatch(path):
-            content = archive.extractfile(info)
-            text = content.read() if content is not None else None
+            text = read_content(archive, info)
+        elif kind == "file" and _PROGRAMS.fullmatch(path):
+            program = archive.extractfile(info)
+            tree.heads[path] = program.read(ELF_HEAD_BYTES) if program is not None else b""
         tree.put(path, _node(kind, info), text, keep_dirs=not first)
 
 
@@ -317,7 +307,7 @@ def read_facts(tar: Path, extra: Sequence[Path] = ()) -> TreeFacts:
     tree = _Tree()
     for each in (tar, *extra):
         _add_tar(tree, each, first=each is tar)
-    return TreeFacts(MappingProxyType(tree.nodes), MappingProxyType(tree.texts))
+    return TreeFacts(MappingProxyType(tree.nodes), MappingProxyType(tree.texts), MappingProxyType(tree.heads))
 
 
 def make_facts(nodes: Mapping[str, Node], texts: Mapping[str, bytes] = MappingProxyType({})) -> TreeFacts:

@@ -11,12 +11,10 @@ from __future__ import annotations
 import hashlib
 import io
 import mmap
-import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Literal, Self
+from typing import IO, Literal
 
 from rofs.entry import Entry
 from rofs.image.tarstream import (
@@ -30,9 +28,11 @@ from rofs.image.tarstream import (
     padding,
 )
 from rofs.image.union import Item, Note, Resolve, Union, unite
+from rofs.tarmembers import extents
 from rofs.treefacts import Kind
 
 _CHUNK_BYTES = 1 << 20
+_ZEROS = bytes(_CHUNK_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,37 +67,39 @@ def merge(
     epoch: int,
     acl: Literal["error", "drop"],
     resolve: Resolve,
+    keep_times: bool = False,
     note: Note = lambda _: None,
 ) -> list[FileRecord]:
     """Write the stream to `out_fd` (left open) and say what is in it, sorted by path.
 
     `resolve` follows the links of the tree; names are put through it by their directory. Times later
-    than `epoch` become `epoch`. `note` hears of members that a later one of the same tar replaced.
-    ImageError before the first byte where the parts make no tree.
+    than `epoch` become `epoch`. With `keep_times`, for a tar that others made, they stay as they are, and
+    every header is written anew: of odd ones tar2sqfs has its own reading. `note` hears of members that a
+    later one of the same tar replaced. ImageError before the first byte where the parts make no tree.
     """
     union = unite(tars, entries, drop, acl=acl, resolve=resolve, note=note)
-    with ExitStack() as stack:
-        sources = [stack.enter_context(_Source(tar)) for tar in tars]
-        out = stack.enter_context(io.BufferedWriter(io.FileIO(out_fd, "wb", closefd=False), _CHUNK_BYTES))
-        records = list(_write(union, sources, out, epoch))
+    sources = [_Source(tar) for tar in tars]
+    with io.BufferedWriter(io.FileIO(out_fd, "wb", closefd=False), _CHUNK_BYTES) as out:
+        records = list(_write(union, sources, _Target(out, epoch, keep_times)))
     return sorted(records, key=lambda record: record.path)
 
 
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where the stream goes, and what becomes of times."""
+
+    out: IO[bytes]
+    epoch: int
+    keep_times: bool
+
+
 class _Source:
-    """A tar open for its content: mapped, and through `tarfile` for sparse members."""
+    """A tar open for its bytes."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> Self:
-        with self.path.open("rb") as raw:
+        with path.open("rb") as raw:
             # Never closed by hand: after an error a view of it may still be held by the traceback.
             self._map = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
-        self._archive = tarfile.open(self.path, "r:")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._archive.close()
 
     def pieces(self, start: int, end: int) -> Iterator[memoryview]:
         """A range of the file, in pieces."""
@@ -108,32 +110,32 @@ class _Source:
 
     def content(self, member: Member) -> Iterator[memoryview | bytes]:
         """A file's content, its holes filled."""
-        if not member.info.issparse():
-            yield from self.pieces(member.data, member.data + member.info.size)
-            return
-        content = self._archive.extractfile(member.info)
-        while content is not None and (piece := content.read(_CHUNK_BYTES)):
-            yield piece
+        for at, size in extents(member.info):
+            if at is not None:
+                yield from self.pieces(at, at + size)
+                continue
+            for done in range(0, size, _CHUNK_BYTES):
+                yield _ZEROS[: size - done]
 
 
-def _write(union: Union, sources: Sequence[_Source], out: IO[bytes], epoch: int) -> Iterator[FileRecord]:
+def _write(union: Union, sources: Sequence[_Source], to: _Target) -> Iterator[FileRecord]:
     directories = [item for item in union.chosen.values() if item.member.kind == "dir"]
     generated = sorted(union.entries.items())
     folders: list[tuple[str, Item | Entry]] = [(item.path, item) for item in directories]
     folders += [(path, entry) for path, entry in generated if entry.kind == "dir"]
     for path, folder in sorted(folders, key=lambda pair: pair[0]):
         if isinstance(folder, Entry):
-            yield _write_entry(path, folder, out, epoch)
+            yield _write_entry(path, folder, to)
         else:
-            yield _write_item(folder, folder, sources, out, epoch)
-    yield from _write_members(union, sources, out, epoch)
+            yield _write_item(folder, folder, sources, to)
+    yield from _write_members(union, sources, to)
     for path, entry in generated:
         if entry.kind != "dir":
-            yield _write_entry(path, entry, out, epoch)
-    out.write(TAR_END)
+            yield _write_entry(path, entry, to)
+    to.out.write(TAR_END)
 
 
-def _write_members(union: Union, sources: Sequence[_Source], out: IO[bytes], epoch: int) -> Iterator[FileRecord]:
+def _write_members(union: Union, sources: Sequence[_Source], to: _Target) -> Iterator[FileRecord]:
     """Everything but directories. Where a hard link's file is gone, the first link left carries it."""
     carriers: dict[int, FileRecord] = {}
     for item in union.items:
@@ -142,17 +144,19 @@ def _write_members(union: Union, sources: Sequence[_Source], out: IO[bytes], epo
         first = item.first or item
         carrier = carriers.get(id(first))
         if carrier is None:
-            carriers[id(first)] = carrier = _write_item(item, first, sources, out, epoch)
+            carriers[id(first)] = carrier = _write_item(item, first, sources, to)
             yield carrier
         else:
-            yield _write_link(item, carrier, out)
+            yield _write_link(item, carrier, to.out)
 
 
-def _write_item(item: Item, origin: Item, sources: Sequence[_Source], out: IO[bytes], epoch: int) -> FileRecord:
+def _write_item(item: Item, origin: Item, sources: Sequence[_Source], to: _Target) -> FileRecord:
     """Write `origin` at the path of `item`: its own bytes where nothing changes, else new headers."""
-    member, source, header = origin.member, sources[origin.source], _header(item.path, origin.member, epoch)
+    member, source, header = origin.member, sources[origin.source], _header(item.path, origin.member, to)
+    out = to.out
     copied = (
         item is origin
+        and not to.keep_times
         and member.as_is
         and item.path == member.path
         and header.mtime == int(member.info.mtime)
@@ -181,15 +185,16 @@ def _copy(pieces: Iterable[memoryview], out: IO[bytes]) -> None:
         out.write(piece)
 
 
-def _header(path: str, member: Member, epoch: int) -> Header:
+def _header(path: str, member: Member, to: _Target) -> Header:
     info = member.info
+    mtime = max(int(info.mtime), 0)
     return Header(
         path=path,
         kind=member.kind,
         mode=0o777 if member.kind == "symlink" else info.mode & 0o7777,
         uid=info.uid,
         gid=info.gid,
-        mtime=min(max(int(info.mtime), 0), epoch),
+        mtime=mtime if to.keep_times else min(mtime, to.epoch),
         size_bytes=info.size if member.kind == "file" else 0,
         target=info.linkname if member.kind == "symlink" else "",
         rdev=(info.devmajor, info.devminor) if member.kind in ("char", "block") else (0, 0),
@@ -215,21 +220,21 @@ def _write_link(item: Item, carrier: FileRecord, out: IO[bytes]) -> FileRecord:
     return link
 
 
-def _write_entry(path: str, entry: Entry, out: IO[bytes], epoch: int) -> FileRecord:
+def _write_entry(path: str, entry: Entry, to: _Target) -> FileRecord:
     header = Header(
         path=path,
         kind=entry.kind,
         mode=0o777 if entry.kind == "symlink" else entry.mode & 0o7777,
         uid=entry.uid,
         gid=entry.gid,
-        mtime=epoch,
+        mtime=to.epoch,
         size_bytes=len(entry.content) if entry.kind == "file" else 0,
         target=entry.target if entry.kind == "symlink" else "",
     )
-    out.write(encode_header(header))
+    to.out.write(encode_header(header))
     if entry.kind != "file":
         return _record(header, None)
-    out.write(entry.content + padding(len(entry.content)))
+    to.out.write(entry.content + padding(len(entry.content)))
     return _record(header, hashlib.sha256(entry.content).hexdigest())
 
 

@@ -43,6 +43,7 @@ def write_squashfs(
     epoch: int,
     resolve: Resolve,
     drop: Sequence[str] = (),
+    keep_times: bool = False,
     jobs: int | None = None,
     log: Path | None = None,
     timeout_s: float | None = None,
@@ -55,10 +56,13 @@ def write_squashfs(
     """
     lines: list[str] = []
     argv = tar2sqfs_argv(out, options, epoch, jobs or os.cpu_count() or 1)
+
+    def write(fd: int) -> list[FileRecord]:
+        acl = options.acl
+        return merge(tars, entries, drop, fd, epoch=epoch, acl=acl, resolve=resolve, keep_times=keep_times, note=note)
+
     try:
-        with _piped(
-            lambda fd: merge(tars, entries, drop, fd, epoch=epoch, acl=options.acl, resolve=resolve, note=note)
-        ) as (reading, records):
+        with _piped(write) as (reading, records):
             env = {"SOURCE_DATE_EPOCH": str(epoch)}
             run(argv, stdin=reading, log=log, timeout_s=timeout_s, env=env, on_line=lines.append)
         _check_words(lines)

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rofs.treefacts import Kind, decode_xattrs, iter_members, member_kind, member_path
+from rofs.tarmembers import decode_xattrs, iter_members
+from rofs.treefacts import Kind, member_kind, member_path
 
 SQUASHFS_XATTRS = ("user.", "trusted.", "security.")
 """The name spaces of extended attributes that squashfs can hold."""
@@ -21,6 +22,7 @@ TAR_END = bytes(2 * tarfile.BLOCKSIZE)
 
 _ACL_RECORDS = ("SCHILY.acl.access", "SCHILY.acl.default", "SCHILY.acl.ace")
 _ACL_XATTRS = ("system.posix_acl_access", "system.posix_acl_default", "system.nfs4_acl", "system.richacl")
+_KEPT_RECORDS = ("SCHILY.xattr.", "SCHILY.acl.", "LIBARCHIVE.xattr.", "RHT.")
 _FOREIGN_RECORDS = ("LIBARCHIVE.xattr.", "RHT.")
 """Attributes in a form tar2sqfs misses or might take twice."""
 _TYPES: Mapping[Kind, bytes] = {
@@ -82,6 +84,8 @@ def scan(tar: Path) -> Iterator[Member]:
         as_is = all(key in ("comment", "hdrcharset") for key in archive.pax_headers) and not any(
             key.startswith(_FOREIGN_RECORDS) for key in info.pax_headers
         )
+        # All members are held at once: only what is still asked of a record stays.
+        info.pax_headers = {key: value for key, value in info.pax_headers.items() if key.startswith(_KEPT_RECORDS)}
         path, kind = member_path(tar, info.name), member_kind(tar, info)
         yield Member(path, kind, info, info.offset, info.offset_data, archive.offset, as_is)
 

@@ -17,6 +17,7 @@ from rofs.entry import Entry
 from rofs.errors import ImageError
 from rofs.image.tarstream import SQUASHFS_XATTRS, Member, find_acl, kept_xattrs, scan
 from rofs.treefacts import Kind, member_path
+from rofs.values import show
 
 Resolve = Callable[[PurePosixPath], PurePosixPath]
 """A path of the tree with its links followed, as `TreeFacts.resolve`."""
@@ -83,6 +84,11 @@ def _placer(resolve: Resolve) -> Callable[[str], str]:
     return place
 
 
+def _plain(name: str) -> str:
+    """A name of the tar for a message: on one line."""
+    return name if name.isprintable() else show(name)
+
+
 def _is_link_to_dir(union: Union, path: str, resolve: Resolve) -> bool:
     return union.kind(path) == "symlink" and union.kind(str(resolve(PurePosixPath(path)))) == "dir"
 
@@ -106,13 +112,14 @@ def _add_tar(
                 continue
         if old is not None and (old.member.kind == "dir") != (member.kind == "dir"):
             kinds = f"a {old.member.kind} and a {member.kind}"
-            raise ImageError(f"{tar.name}: {item.path} would be both {kinds}")
+            raise ImageError(f"{tar.name}: {_plain(item.path)} would be both {kinds}")
         if old is not None and old.source == number:
-            note(f"{tar.name}: {item.path} is there twice; the last one counts")
+            note(f"{tar.name}: {_plain(item.path)} is there twice; the last one counts")
         if member.kind == "hardlink":
             target = union.chosen.get(place(member_path(tar, member.info.linkname)))
             if target is None or target.member.kind == "dir":
-                raise ImageError(f"{tar.name}: {item.path} is a hard link to nothing: {member.info.linkname}")
+                nothing = _plain(member.info.linkname)
+                raise ImageError(f"{tar.name}: {_plain(item.path)} is a hard link to nothing: {nothing}")
             item.first = target.first or target
         union.items.append(item)
         union.chosen[item.path] = item
@@ -175,13 +182,15 @@ def _add_parents(union: Union) -> None:
                 union.entries[above] = Entry(path=PurePosixPath(above), kind="dir", mode=0o755)
             elif kind != "dir":
                 why = union.entries[path].why if path in union.entries else ""
-                raise ImageError(f"{path}: {above} is a {kind}, no directory" + (f" ({why})" if why else ""))
+                raise ImageError(
+                    f"{_plain(path)}: {_plain(above)} is a {kind}, no directory" + (f" ({why})" if why else "")
+                )
             above = above.rpartition("/")[0]
 
 
 def _check_attributes(union: Union, acl: Literal["error", "drop"]) -> None:
     infos = [(path, (item.first or item).member.info) for path, item in union.chosen.items()]
-    with_acl = [path for path, info in infos if acl == "error" and find_acl(info)]
+    with_acl = [_plain(path) for path, info in infos if acl == "error" and find_acl(info)]
     if with_acl:
         more = f" and {len(with_acl) - 5} more" if len(with_acl) > 5 else ""
         raise ImageError(
@@ -191,4 +200,4 @@ def _check_attributes(union: Union, acl: Literal["error", "drop"]) -> None:
     for path, info in infos:
         for name in kept_xattrs(info):
             if not name.startswith(SQUASHFS_XATTRS):
-                raise ImageError(f"{path}: squashfs cannot hold the extended attribute {name}")
+                raise ImageError(f"{_plain(path)}: squashfs cannot hold the extended attribute {_plain(name)}")

@@ -39,6 +39,7 @@ def merged(
     entries: Sequence[Entry] = (),
     drop: Sequence[str] = (),
     acl: Literal["error", "drop"] = "error",
+    keep_times: bool = False,
 ) -> Merged:
     return merged_files(
         tmp_path,
@@ -46,6 +47,7 @@ def merged(
         entries=entries,
         drop=drop,
         acl=acl,
+        keep_times=keep_times,
     )
 
 
@@ -62,6 +64,7 @@ def merged_files(tmp_path: Path, *paths: Path, acl: Literal["error", "drop"] = "
             epoch=EPOCH,
             acl=acl,
             resolve=facts.resolve,
+            keep_times=parts.get("keep_times", False),
             note=notes.append,
         )
     with tarfile.open(out, "r:", encoding="utf-8") as archive:
@@ -240,6 +243,20 @@ def test_times_after_the_epoch_are_set_back(tmp_path: Path) -> None:
     assert out.records["/old"].mtime == 1 and out.infos["/new"].uid == 4 and out.content["/new"] == b"n"
 
 
+def test_the_times_of_a_tar_are_kept_and_its_headers_are_not(tmp_path: Path) -> None:
+    rows = [folder("./", mtime=EPOCH + 5), file("./new", b"n", mtime=2**32 - 1), file("./old", mtime=1.5, uid=7)]
+    out = merged(tmp_path, rows, entries=[entry("/made", content=b"m")], keep_times=True)
+    times = {"/": EPOCH + 5, "/new": 2**32 - 1, "/old": 1, "/made": EPOCH}
+    assert {path: info.mtime for path, info in out.infos.items()} == times
+    assert {path: record.mtime for path, record in out.records.items()} == times
+    assert out.infos["/old"].uid == 7 and out.infos["/old"].pax_headers == {} and out.content["/new"] == b"n"
+
+
+def test_a_time_is_rounded_down_whatever_a_float_makes_of_it(tmp_path: Path) -> None:
+    out = merged(tmp_path, [file("./a", pax={"mtime": f"{EPOCH - 1}.999999999"})], keep_times=True)
+    assert out.records["/a"].mtime == EPOCH - 1
+
+
 CAPS = bytes.fromhex("0100000200200000000000000000000000000000")
 
 
@@ -323,11 +340,11 @@ def test_sparse_files_of_every_form(tmp_path: Path, options: str) -> None:
         file.seek(3_000_000)
         file.write(b"abc")
     expected = hashlib.sha256(path.read_bytes()).hexdigest()
-    for mtime in (EPOCH - 1, EPOCH + 1):  # copied, and encoded anew
+    for mtime, keep_times in ((EPOCH - 1, False), (EPOCH + 1, False), (EPOCH, True)):  # copied; encoded anew, twice
         os.utime(path, (mtime, mtime))
         tar = tmp_path / "s.tar"
         subprocess.run(["tar", *options.split(), "-S", "-cf", tar, "-C", path.parent, "./hole"], check=True)
         assert tar.stat().st_size < 1 << 20
-        out = merged_files(tmp_path, tar)
+        out = merged_files(tmp_path, tar, keep_times=keep_times)
         assert out.records["/hole"].sha256 == expected and out.records["/hole"].size == 5 << 20
         assert hashlib.sha256(out.content["/hole"]).hexdigest() == expected

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tarmaker import Row, device, file, folder, hardlink, raw_pax, symlink, write_tar
 
 from rofs.errors import ImageError
-from rofs.treefacts import Account, Node, decode_xattrs, make_facts, read_facts
+from rofs.tarmembers import decode_xattrs
+from rofs.treefacts import Account, Node, make_facts, read_facts
 
 CAPS = bytes.fromhex("0100000200200000000000000000000000000000")
 
@@ -148,7 +149,7 @@ def test_accounts_units_and_init(tmp_path: Path) -> None:
     assert facts.text("/etc/os-release") == b"ID=debian\n"
     assert facts.texts["/usr/lib/systemd/system/ssh.service"] == b"[Unit]\n"
     assert "/usr/lib/systemd/other" not in facts.texts
-    assert make_facts({}).init == "other" and make_facts({}).users() == {}
+    assert make_facts({}).init == "none" and make_facts({}).users() == {}
 
 
 LINKS = {
