@@ -29,13 +29,14 @@ from rofs.image.manifest import build_manifest, hash_outputs, render_manifest
 from rofs.image.merge import FileRecord
 from rofs.image.modules import read_kernel
 from rofs.image.squashfs import write_squashfs
+from rofs.image.union import drop_matcher
 from rofs.inputs import Inputs, load_inputs
 from rofs.kernelfacts import KernelFacts, Need, lacking, unverifiable
 from rofs.layout import Layout, build_layout, persistent_stores, store_file
 from rofs.lint import lint
 from rofs.machine.accel import find_accel
 from rofs.machine.arch import ARCHES, Arch
-from rofs.profile import Profile, load_profile
+from rofs.profile import DebianSource, Profile, load_profile
 from rofs.progress import Progress
 from rofs.run import run, stoppable
 from rofs.sources.debian import parse_status, sweep_scratch
@@ -200,6 +201,7 @@ class _Job:
         tars = [tree.tar, *([boot.modules_tar] if self.profile.kernel.install_modules else [])]
         facts = read_facts(tars[0], tars[1:])
         check_machine(tree, facts.machine(), self.arch, self.profile)
+        self._note_dropped(tree, facts)
         known = lint(self.profile, None)
         for warning in _refuse([p for p in lint(self.profile, facts) if p not in known]):
             self.progress.note(str(warning))
@@ -208,13 +210,21 @@ class _Job:
         _refuse([self._lack(need) for need in lacking(kernel, layout)])
         obstacle = unverifiable(kernel, self.arch)
         entries = generate(layout, self.inputs, facts, self.options.epoch)
-        self._write_boot(image, layout, boot, kernel, read_firmware(tars, self.profile, facts))
+        self._write_boot(image, layout, boot, kernel, read_firmware(tars, entries, self.profile, facts))
         records = self._write_root(image, tree, tars, facts, entries, logs)
         contract = Contract(architecture=self.arch.name, layout=layout, entries=entries)
         self._write_stores(image)
         self._write_texts(image, layout, contract)
         self._write_manifest(image, records, tree, facts, boot, obstacle or "not booted")
         return contract, obstacle
+
+    def _note_dropped(self, tree: Tree, facts: TreeFacts) -> None:
+        """Of a tree that somebody else made nothing goes without a word."""
+        if not isinstance(self.profile.source, DebianSource):
+            matches = drop_matcher(tree.drop)
+            left = sorted(path for path in facts.nodes if matches(path))
+            if left:
+                self.progress.note(f"{self.arch.name}: left out, since it is of one machine: {', '.join(left)}")
 
     def _lack(self, need: Need) -> Problem:
         hint = f"build the kernel with {need.option}, or change what needs it"
@@ -270,7 +280,9 @@ class _Job:
             inputs={
                 **tree.inputs,
                 "packages": parse_status(facts.text("/var/lib/dpkg/status") or b""),
-                "kernel": {"package": boot.package, "version": boot.version, "release": boot.release},
+                "kernel": {
+                    "package": boot.package, "version": boot.version, "release": boot.release, **boot.files,
+                },
                 "busybox-static": boot.busybox_version,
             },
             tools=tool_versions(),

@@ -18,6 +18,8 @@ from rofs.machine.arch import Arch
 from rofs.profile import DebianSource, DirectorySource, Profile, TarSource
 from rofs.progress import Progress
 from rofs.sources.apt import find_host_sources
+from rofs.sources.archive import check_tree, unpack_tar
+from rofs.sources.board import prepare_board
 from rofs.sources.debian import DROP, OF_ONE_MACHINE, UnknownPackage, fetch_tree
 from rofs.sources.directory import write_directory_tar
 from rofs.sources.kernel import Boot, fetch_boot, fetch_busybox, load_boot
@@ -102,8 +104,6 @@ class Fetcher:
             hint = "it is not the file that was meant; or say the new one"
             raise ProfileError([Problem(self.profile.marks.find(at), message, "sha256", at, hint)])
 
-        from rofs.sources.archive import unpack_tar
-
         def make(directory: Path, on_line: OnLine) -> None:
             unpack_tar(path, directory / "tree.tar", sha256, on_line)
 
@@ -114,8 +114,6 @@ class Fetcher:
 
     def _directory(self, source: DirectorySource, work: Path) -> Tree:
         """Read anew each time: only reading all of it would say whether it has changed."""
-        from rofs.sources.archive import check_tree
-
         path, tar = self.inputs.trees[self.arch.name], work / "tree.tar"
         with self.progress.step(f"{self.arch.name}: {source.path[self.arch.name]}") as step:
             write_directory_tar(path, tar, self.inputs.ownership, step.update)
@@ -141,8 +139,6 @@ class Fetcher:
         return load_boot(self._cached("kernel", key, say, make, (*kernel.at, "package")))
 
     def _board(self, files: BoardFiles, work: Path, logs: Path) -> Boot:
-        from rofs.sources.board import prepare_board
-
         suite, log = self.profile.kernel.suite, logs / "kernel.log"
         sources = self._apt_sources(suite)
         key = _key("busybox", self.arch.name, suite, _digest(sources))

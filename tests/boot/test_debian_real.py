@@ -99,7 +99,7 @@ def test_a_kernel_with_its_modules(arch: Arch, tmp_path: Path) -> None:
     assert {f"{top}/{path}" for path in files} <= names and files
     machine = {"amd64": 62, "arm64": 183}[arch.name]  # e_machine, elf(5)
     assert int.from_bytes(boot.busybox.read_bytes()[18:20], "little") == machine
-    assert "CONFIG_SQUASHFS=" in boot.config.read_text()
+    assert boot.config is not None and "CONFIG_SQUASHFS=" in boot.config.read_text()
 
 
 def test_an_unknown_kernel_is_named(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from rofs.treefacts import Node, TreeFacts, make_facts
 EPOCH = 1704067200
 NO_INPUTS = Inputs(files={}, authorized_keys={}, dotfiles={}, apt_sources=None)
 HEAD = "schema: rofs/v1\nname: sample\nsource: {debian: {packages: [systemd-sysv]}}\n"
+TAR_HEAD = "schema: rofs/v1\nname: sample\nsource: {tar: {path: rootfs.tar}}\n"
 P = PurePosixPath
 
 PASSWD = b"""root:x:0:0:root:/root:/bin/bash
@@ -65,20 +66,26 @@ def tree(nodes: Mapping[str, Node] | None = None, texts: Mapping[str, bytes] | N
     return make_facts({**DIRECTORIES, **(nodes or {})}, {**TEXTS, **(texts or {})})
 
 
-def busybox_tree() -> TreeFacts:
+def busybox_tree(nodes: Mapping[str, Node] | None = None, texts: Mapping[str, bytes] | None = None) -> TreeFacts:
     """The same without systemd: busybox is init, shell and cp."""
-    nodes = {path: node for path, node in DIRECTORIES.items() if "systemd" not in path}
-    links = {"/sbin": "usr/sbin", "/usr/sbin/init": "../bin/busybox", "/usr/bin/sh": "busybox", "/usr/bin/cp": "busybox"}
-    nodes |= {path: Node("symlink", 0o777, 0, 0, target=target) for path, target in links.items()}
-    nodes["/usr/bin/busybox"] = Node("file", 0o755, 0, 0, 9)
-    return make_facts(nodes, {path: text for path, text in TEXTS.items() if "systemd" not in path})
+    found = {path: node for path, node in DIRECTORIES.items() if "systemd" not in path}
+    links = {
+        "/sbin": "usr/sbin",
+        "/usr/sbin/init": "../bin/busybox",
+        "/usr/bin/sh": "busybox",
+        "/usr/bin/cp": "busybox",
+    }
+    found |= {path: Node("symlink", 0o777, 0, 0, target=target) for path, target in links.items()}
+    found["/usr/bin/busybox"] = Node("file", 0o755, 0, 0, 9)
+    plain = {path: text for path, text in TEXTS.items() if "systemd" not in path}
+    return make_facts({**found, **(nodes or {})}, {**plain, **(texts or {})})
 
 
-def profile_of(text: str) -> Profile:
+def profile_of(text: str, head: str = HEAD) -> Profile:
     """A profile from its text after the keys that every profile has."""
     with tempfile.TemporaryDirectory(prefix="rofs-test-") as directory:
         path = Path(directory, "profile.yaml")
-        path.write_text(HEAD + text, "utf-8")
+        path.write_text(head + text, "utf-8")
         return load_profile(path)
 
 
@@ -177,3 +184,55 @@ mounts:
   - {path: "/-x", type: bind, source: state}
 """
 """The same on what persists."""
+OTHER = """\
+init: other
+hostname: gateway
+users:
+  - {name: bob, uid: 1000, groups: [dialout], shell: /bin/sh, comment: Service}
+  - {name: eve, uid: 1001, gid: 100, groups: [bob], shell: /bin/sh}
+files:
+  - {path: /etc/app.conf, content: "a: 1\\n", mode: "0640", owner: bob}
+  - {path: /srv/www/index.html, content: "<p>\\n"}
+immutable: [/usr, /etc/ssh, /var/lib/dpkg, /etc/passwd]
+mounts:
+  - {path: /etc, type: overlay, upper: tmpfs, size: 8M, inodes: 2048}
+  - {path: /var, type: overlay, upper: tmpfs, size: 16M, options: [nosuid, nodev]}
+  - {path: /var/cache, type: tmpfs, size: 4M, inodes: 1024, options: [noexec], mode: "0700", owner: bob}
+  - {path: /tmp, type: tmpfs, size: 4M}
+  - {path: /srv/www, type: bind, source: tmpfs, size: 8M, mode: "0750", owner: bob}
+  - {path: /srv/data, type: bind, source: /var/www, access: rw}
+  - {path: /srv/doc, type: bind, source: /usr/share/doc}
+  - {path: /srv/extra, type: tmpfs, size: 4M, required: false}
+verify: {commands: ["true"]}
+"""
+"""For busybox_tree: every promise that needs no state, the machine-id written into a writable /etc."""
+OTHER_BARE = "init: other\nusers: [{name: bob, uid: 1000, shell: /bin/sh}]\n"
+"""Nothing can be written, not even a machine-id."""
+OTHER_KEPT = """\
+init: other
+users: [{name: bob, uid: 1000, shell: /bin/sh}]
+files: [{path: /var/www/index.html, content: "<p>\\n"}]
+immutable: [/usr, /etc/ssh, /etc/fstab]
+state: {device: LABEL=state, size: 64M, volatile_size: 8M, on_failure: volatile}
+mounts:
+  - {path: /etc, type: overlay, upper: state}
+  - {path: /var/www, type: bind, source: state}
+  - {path: /var/lib, type: partition, device: LABEL=lib, size: 64M, volatile_size: 8M, on_failure: volatile}
+  - {path: /var/tmp, type: tmpfs, size: 4M}
+  - {path: /srv/shown, type: bind, source: /var/www, access: rw}
+"""
+"""Every persistent promise, the kept machine-id written into a writable /etc."""
+OTHER_BOUND = """\
+init: other
+state: {device: LABEL=state, size: 64M, on_failure: refuse}
+kernel: {cmdline: "panic=10"}
+mounts:
+  - {path: /var, type: bind, source: state}
+  - {path: /tmp, type: tmpfs, size: 4M}
+"""
+"""The kept machine-id bound over a read-only /etc."""
+OTHER_TRANSIENT = OTHER_BOUND.replace("init: other\n", "init: other\nmachine_id: transient\n")
+"""One of this boot alone, bound from memory although there is state."""
+OTHERS = {
+    "rich": OTHER, "bare": OTHER_BARE, "kept": OTHER_KEPT, "bound": OTHER_BOUND, "transient": OTHER_TRANSIENT,
+}  # fmt: skip

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from rofs import values
 from rofs.errors import Problem, ProfileError
-from rofs.problems import render_problems
 from rofs.machine.arch import ARCHES
+from rofs.problems import render_problems
 from rofs.profile import DebianSource, DirectorySource, Persistent, Profile, TarSource, load_profile
 from rofs.schema import schema, validator
 
@@ -210,7 +210,7 @@ def test_other_trees(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_source_is_one_problem(tmp_path: Path, source: str, column: int, rule: str) -> None:
-    found = [p for p in problems(tmp_path, f"schema: rofs/v1\nname: sample\nsource: {source}\n")]
+    found = problems(tmp_path, f"schema: rofs/v1\nname: sample\nsource: {source}\n")
     assert (found[-1].mark.line, found[-1].mark.column, found[-1].rule) == (3, column, rule), found
     assert len({p.rule for p in found}) <= 2
 
