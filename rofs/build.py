@@ -44,8 +44,9 @@ from rofs.sources.kernel import Boot
 from rofs.store import Cache, default_cache_dir, publish, workspace
 from rofs.treefacts import TreeFacts, read_facts
 from rofs.verify.contract import FILE, PROFILE, Contract, render_contract
+from rofs.verify.outside import find_identity
 from rofs.verify.report import Report, write_report
-from rofs.verify.session import Request, find_identity, verify_image
+from rofs.verify.session import Request, verify_image
 
 DEFAULT_EPOCH = 1704067200
 """2024-01-01T00:00:00Z: every time in an image, unless SOURCE_DATE_EPOCH says otherwise."""

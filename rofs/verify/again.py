@@ -16,9 +16,10 @@ from rofs.progress import Progress
 from rofs.run import stoppable
 from rofs.store import default_cache_dir, workspace
 from rofs.verify.contract import Contract, load_contract
+from rofs.verify.outside import find_identity
 from rofs.verify.report import Report, write_report
 from rofs.verify.scenario import scenarios
-from rofs.verify.session import Request, Session, find_identity, verify_image
+from rofs.verify.session import Request, Session, verify_image
 
 
 def verify_again(

@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import io
-import secrets
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -22,21 +20,19 @@ from rofs.machine.disk import allocated, make_overlay
 from rofs.machine.qemu import Boot, BootResult, Disk, boot
 from rofs.profile import Persistent
 from rofs.progress import Progress, Step
-from rofs.run import run
 from rofs.verify import probe_wire as wire
-from rofs.verify.check import Check, Facts, Outcome, Verdict, decide, text, trouble
+from rofs.verify.check import Facts, Outcome, Verdict, decide
 from rofs.verify.checks import Plan, asked, boot_checks, judge, make_plan
 from rofs.verify.contract import Contract
 from rofs.verify.faults import break_disk
 from rofs.verify.identity import Seen, compare_boots, has_sshd, remember
-from rofs.verify.login import Identity, Login
+from rofs.verify.login import Identity
+from rofs.verify.outside import SSH_PORT, Outside
 from rofs.verify.scenario import Scenario, scenarios
 
 SHIPPED = ("rootfs.squashfs", "vmlinuz", "initrd.img")
 BOOT_TIMEOUT_S = 600
 """A Debian boot takes 10 s under TCG; shared machines have been seen ten times slower."""
-SSH_PORT = 22
-LOGIN_TIMEOUT_S = 120
 
 _UNIT = """\
 [Unit]
@@ -131,20 +127,6 @@ class Request:
         return persistent_stores(self.contract.layout.profile)
 
 
-def find_identity(contract: Contract, key: Path | None) -> Identity | None:
-    """Whose private key this is, by the authorized_keys of the image; MachineError if nobody's."""
-    if key is None:
-        return None
-    public = run(["ssh-keygen", "-y", "-P", "", "-f", str(key.absolute())], timeout_s=30).stdout.split()[:2]
-    layout = contract.layout
-    for user in layout.profile.users:
-        path = user.home_path / ".ssh/authorized_keys"
-        lines = next((e.content for e in contract.entries if e.path == path), b"").decode().splitlines()
-        if any(" ".join(public) in line for line in lines):
-            return Identity(user=user.name, key=key.absolute())
-    raise MachineError(f"{key} is the key of no user of the image: authorized_keys has its public half nowhere")
-
-
 def verify_image(request: Request, progress: Progress) -> Session:
     """Boot the image cold, again and again, on copy-on-write disks, and judge every check.
 
@@ -221,7 +203,9 @@ class _Booted:
 def _boot(request: Request, scenario: Scenario, disks: tuple[Disk, ...], step: Step) -> _Booted:
     contract, arch = request.contract, request.arch
     checks = boot_checks(contract.layout, contract.entries, scenario)
-    login = _Outside(request, scenario) if request.identity and has_sshd(contract.entries) else None
+    login = None
+    if request.identity and has_sshd(contract.entries):
+        login = Outside(request.identity, scenario, work=request.work, logs=request.logs)
     if login is not None:
         checks = (*checks, login.check())
     plan = make_plan(checks, wire.poweroff(scenario.ends))
@@ -253,48 +237,6 @@ def _boot(request: Request, scenario: Scenario, disks: tuple[Disk, ...], step: S
         cmdline=" ".join(words),
     )  # fmt: skip
     return _Booted(record=record, plan=plan, answers=answers, outcomes=(login.outcome(),) if login else ())
-
-
-class _Outside:
-    """The login of a user over the forwarded port, while the guest waits for what it leaves."""
-
-    def __init__(self, request: Request, scenario: Scenario) -> None:
-        self._request, self._scenario = request, scenario
-        self._mark = f"/dev/shm/rofs-login-{secrets.token_hex(8)}"  # noqa: S108 - the guest's
-        self._login: Login | None = None
-
-    def start(self, port: int) -> None:
-        """Called when the port is known; a reset and a broken state bring another host key."""
-        assert self._request.identity is not None  # noqa: S101 - for the type checker
-        same = self._scenario.state in ("new", "used", "kept")
-        hosts = self._request.work / ("known_hosts" if same else f"known_hosts-{self._scenario.number}")
-        self._login = Login(
-            self._request.identity, port, known_hosts=hosts, command=f"touch {self._mark}",
-            log=self._request.logs / "ssh.log",
-        )  # fmt: skip
-        self._login.start()
-
-    def check(self) -> Check:
-        """In the guest: the file that only the login can have made, by its owner."""
-        identity = self._request.identity
-        assert identity is not None  # noqa: S101 - for the type checker
-        wait = f"until test -e {self._mark}; do sleep 0.2; done; stat -c %U {self._mark}; rm {self._mark}"
-        return Check(
-            promise="ssh", subject=f"{identity.user} logs in with the key", at=(), phase="after",
-            ops=(wire.shell(LOGIN_TIMEOUT_S, wait),), judge=partial(_judge_login, identity.user),
-        )  # fmt: skip
-
-    def outcome(self) -> Outcome:
-        """From outside: what ssh said."""
-        ok, words = self._login.finish() if self._login else (False, "no port was forwarded")
-        return _outcome(
-            self._scenario.number, "ssh", "seen from outside", decide(ok, "a login over the network", words)
-        )
-
-
-def _judge_login(user: str, facts: Sequence[Facts]) -> Verdict:
-    seen = text(facts[0]).strip()
-    return decide(seen == user, f"a login of {user}", trouble(facts[0]) or f"a file of {seen or 'nobody'}")
 
 
 def _refusal_outcome(request: Request, scenario: Scenario, record: BootRecord) -> Outcome:

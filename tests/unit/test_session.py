@@ -23,15 +23,16 @@ from rofs.machine.accel import Accel
 from rofs.machine.disk import allocated, make_overlay
 from rofs.machine.qemu import Boot, BootResult, Disk
 from rofs.progress import Quiet
-from rofs.verify import again, session
+from rofs.verify import again, outside, session
 from rofs.verify import probe_wire as wire
 from rofs.verify.again import verify_again
 from rofs.verify.check import Outcome
 from rofs.verify.contract import FILE, PROFILE, Contract, render_contract
 from rofs.verify.faults import FAULTS
 from rofs.verify.login import Identity
+from rofs.verify.outside import find_identity
 from rofs.verify.scenario import Scenario, State
-from rofs.verify.session import Request, Session, find_identity, verify_image
+from rofs.verify.session import Request, Session, verify_image
 
 PORT = 40022
 EMPTY = re.compile(r"state\.img|partition-.*\.img")
@@ -493,7 +494,7 @@ class Login:
 
 @pytest.fixture
 def logins(monkeypatch: pytest.MonkeyPatch) -> list[Login]:
-    monkeypatch.setattr(session, "Login", Login)
+    monkeypatch.setattr(outside, "Login", Login)
     monkeypatch.setattr(Login, "made", [])
     monkeypatch.setattr(Login, "ok", True)
     return Login.made
