@@ -7,6 +7,7 @@ the rules that need the tree stay silent; `build` runs them all before anything 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import PurePosixPath
@@ -26,6 +27,7 @@ from rofs.layout import (
     find_uid,
     is_within,
     is_writable_decl,
+    machine_id_is_made,
     nearest,
     persistent_stores,
     shows_image,
@@ -171,17 +173,22 @@ def rule_overlay_path(profile: Profile) -> Found:
 
 
 def rule_name_length(profile: Profile) -> Found:
-    """unit-name: systemd.unit(5) allows 255 characters, and an escaped byte takes four."""
+    """unit-name: systemd.unit(5) allows 255 characters, and an escaped byte takes four.
+
+    Without units it is a directory's name alone that is made of the path, with three for such a byte.
+    """
     places = [(d.path, (*d.at, "path")) for d in profile.mounts]
     places += [(i.path, i.at) for i in profile.immutable if nearest(i.path, profile.mounts) is not None]
     own = {d.path for d in profile.mounts if not d.shows_path}
     for path, at in places:
-        names = [unit_name(path), *([unit_name(BACKING / backing_name(path))] if path in own else [])]
-        longest = max(len(name) for name in names)
+        backing = [backing_name(path)] if path in own else []
+        units = [unit_name(path), *(unit_name(BACKING / name) for name in backing)]
+        names = units if profile.init == "systemd" else backing
+        longest = max((len(name) for name in names), default=0)
         if longest > _UNIT_NAME_MAX:
             yield _problem(
-                profile, at, "unit-name", f"the unit of {path} would have a name of {longest} characters",
-                f"at most {_UNIT_NAME_MAX}; all but letters, digits, `:`, `_`, `.` and `/` count four times",
+                profile, at, "unit-name", f"what is made for {path} would have a name of {longest} characters",
+                f"at most {_UNIT_NAME_MAX}; all but letters, digits, `:`, `_`, `.` and `/` count several times",
             )  # fmt: skip
 
 
@@ -252,12 +259,10 @@ def rule_cmdline(profile: Profile) -> Found:
 def _cmdlines(profile: Profile) -> dict[KeyPath, list[str]]:
     """The words for each architecture that is built, by where they are written."""
     at: KeyPath = ("kernel", "cmdline")
-    given = [name for name in profile.architectures if name in profile.kernel.cmdline]
-    found: dict[KeyPath, list[str]] = {
-        (*at, name) if (*at, name) in profile.marks.values else at: profile.kernel.cmdline[name].split()
-        for name in given
+    return {
+        (*at, name) if (*at, name) in profile.marks.values else at: profile.kernel.cmdline.get(name, "").split()
+        for name in profile.architectures
     }
-    return found or {at: []}
 
 
 def rule_kernel(profile: Profile) -> Found:
@@ -350,8 +355,9 @@ def rule_machine_id(profile: Profile) -> Found:
     """machine-id: it is decided by its own key."""
     items: tuple[Immutable | MountDecl, ...] = (*profile.immutable, *profile.mounts)
     for item in items:
-        if is_within(item.path, MACHINE_ID) and profile.machine_id == "state":
-            yield _problem(profile, item.at, "machine-id", f"machine_id: state provides {MACHINE_ID}", "take it away")
+        if is_within(item.path, MACHINE_ID) and machine_id_is_made(profile):
+            message = f"machine_id: {profile.machine_id} provides {MACHINE_ID}"
+            yield _problem(profile, item.at, "machine-id", message, "take it away")
 
 
 PROFILE_RULES: tuple[Callable[[Profile], Found], ...] = (
@@ -368,11 +374,11 @@ def rule_init(profile: Profile, facts: TreeFacts) -> Found:
     """no-init, no-systemd, is-systemd: who is PID 1 decides who mounts."""
     debian = isinstance(profile.source, DebianSource)
     at = (*profile.source.at, "packages" if debian else "path")
+    if profile.init == "other" and any(f.path == PurePosixPath("/sbin/init") for f in profile.files):
+        return
     if facts.init == "none":
         hint = "add a package that has an init" if debian else "is it a whole root file system?"
-        made = any(f.path == PurePosixPath("/sbin/init") for f in profile.files)
-        if not made or profile.init == "systemd":
-            yield _problem(profile, at, "no-init", "the tree has no /sbin/init", hint)
+        yield _problem(profile, at, "no-init", "the tree has no /sbin/init", hint)
     elif facts.init == "other" and profile.init == "systemd":
         hint = ("add systemd-sysv to the packages, or " if debian else "") + "say `init: other`"
         yield _problem(profile, at, "no-systemd", "the tree's init is not systemd", hint)
@@ -407,6 +413,19 @@ def rule_passwords(profile: Profile, facts: TreeFacts) -> Found:
                     profile, profile.source.at, "empty-password", f"{name} has an empty password in {path} of the tree",
                     "set `*` there and log in with a key",
                 )  # fmt: skip
+
+
+def rule_ssh_include(profile: Profile, facts: TreeFacts) -> Found:
+    """ssh-include: an sshd that reads no drop-ins would make host keys of its own in a read-only /etc."""
+    config = PurePosixPath("/etc/ssh/sshd_config")
+    text = facts.text(config)
+    if text is None or facts.lookup("/usr/sbin/sshd") is None or any(f.path == config for f in profile.files):
+        return
+    if not re.search(rb"^\s*include\s.*/etc/ssh/sshd_config\.d/", text, re.IGNORECASE | re.MULTILINE):
+        yield _problem(
+            profile, profile.source.at, "ssh-include", f"{config} of the tree reads no sshd_config.d, where rofs names"
+            " the host key", f"give {config} in `files`, beginning with `Include /etc/ssh/sshd_config.d/*.conf`",
+        )  # fmt: skip
 
 
 def rule_seed_attributes(profile: Profile, facts: TreeFacts) -> Found:
@@ -587,4 +606,5 @@ def _disk_use(facts: TreeFacts, path: PurePosixPath) -> int:
 TREE_RULES: tuple[Callable[[Profile, TreeFacts], Found], ...] = (
     rule_init, rule_accounts, rule_user_clash, rule_paths, rule_hidden_home, rule_bind_source_exists, rule_units,
     rule_seeds_fit, rule_tree_fstab, rule_passwords, rule_seed_attributes,
+    rule_ssh_include,
 )  # fmt: skip

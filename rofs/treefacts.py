@@ -134,11 +134,13 @@ class TreeFacts:
         return None if found is None else self.texts.get(found)
 
     def users(self) -> dict[str, Account]:
-        """etc/passwd; of two lines with one name the first counts, as for getpwnam(3)."""
+        """etc/passwd; of two lines with one name the first counts, as for getpwnam(3). Root where there is no file."""
         accounts: dict[str, Account] = {}
         for name, _, uid, gid, _, home, shell in self._records("/etc/passwd", 7):
             if uid.isdecimal() and gid.isdecimal():
                 accounts.setdefault(name, Account(name, int(uid), int(gid), PurePosixPath(home), shell))
+        if self.text("/etc/passwd") is None:
+            accounts["root"] = Account("root", 0, 0, PurePosixPath("/root"), "/bin/sh")
         return accounts
 
     def groups(self) -> dict[str, int]:
@@ -147,7 +149,7 @@ class TreeFacts:
         for name, _, gid, _ in self._records("/etc/group", 4):
             if gid.isdecimal():
                 numbers.setdefault(name, int(gid))
-        return numbers
+        return {"root": 0} if self.text("/etc/passwd") is None and not numbers else numbers
 
     def _records(self, path: str, fields: int) -> Iterator[list[str]]:
         for line in (self.text(path) or b"").decode("utf-8", "surrogateescape").split("\n"):

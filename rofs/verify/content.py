@@ -149,7 +149,8 @@ def _judge_user(user: User, line: str, facts: Sequence[Facts]) -> Verdict:
 
 def _judge_hostname(hostname: str, facts: Sequence[Facts]) -> Verdict:
     name = text(facts[0]).strip()
-    hosts = [line.strip() for line in text(facts[1]).splitlines() if hostname in line.split()]
+    lines = [line.partition("#")[0] for line in text(facts[1]).splitlines()]
+    hosts = [line.strip() for line in lines if hostname in line.split()[1:]]
     return decide(
         name == hostname and facts[1].get("status", 0) == 0 and bool(hosts),
         f"{hostname}, and it resolves",

@@ -57,6 +57,15 @@ SYSTEM = """\
 7 3 0:25 / /proc/sys/fs/binfmt_misc rw,relatime - binfmt_misc binfmt_misc rw
 8 5 0:26 / /run/credentials/systemd-sysctl.service ro,nosuid - ramfs none rw,mode=700
 """
+OTHER_SYSTEM = """\
+2 1 0:5 / /dev rw,nosuid - devtmpfs devtmpfs rw
+3 1 0:21 / /proc rw,nosuid,nodev,noexec,relatime - proc proc rw
+4 1 0:22 / /sys rw,nosuid,nodev,noexec,relatime - sysfs sysfs rw
+5 1 0:23 / /run rw,nosuid,nodev - tmpfs tmpfs rw,size=100k,nr_inodes=800k,mode=755
+6 2 0:24 / /dev/pts rw,nosuid,noexec,relatime - devpts devpts rw,gid=5,mode=620,ptmxmode=666
+7 2 0:25 / /dev/shm rw,nosuid,nodev,relatime - tmpfs tmpfs rw
+"""
+"""Where the initrd alone has mounted."""
 JOURNAL = "systemd 252 running\nQueued start job for default target graphical.target.\nReached target\n"
 SSHD = f"port 22\naddressfamily any\nhostkey {HOST_KEY}\nhostkeyagent none\nloglevel INFO\n"
 WHY_LOST = "no file system after 5 s"
@@ -120,14 +129,15 @@ class Guest:
         scenario: Scenario = COLD,
         disk: Mapping[str, bytes] | None = None,
     ) -> None:
-        self.layout, self.scenario = layout, scenario
+        self.layout, self.scenario, self.systemd = layout, scenario, layout.profile.init == "systemd"
         self.live = as_volatile(layout) if scenario.state == "lost" else layout
         self.entries = {str(e.path): e for e in entries}
         self.rules: dict[str, Rule] = {}
         self.visitor = ""
         self.files = dict(self.left() if disk is None else disk)
         self.settle()
-        self.table = SYSTEM + "".join(self.row(i, m) for i, m in enumerate(self.live.mounts, 100))
+        self.table = SYSTEM if self.systemd else OTHER_SYSTEM
+        self.table += "".join(self.row(i, m) for i, m in enumerate(self.live.mounts, 100))
 
     # --- what persists ----------------------------------------------------------------------------
 
@@ -148,7 +158,7 @@ class Guest:
         key = str(DATA / "identity/key" if self.layout.profile.state else HOST_KEY)
         self.files.setdefault(key, b"ssh-ed25519 AAAA%d" % next(_drawn))
         self.public_key = self.files[key].decode()
-        if self.layout.profile.state:
+        if self.layout.profile.state and self.systemd:
             self.files[SEED] = b"%0512d" % next(_drawn)
 
     def resolve(self, path: PurePosixPath) -> PurePosixPath:
@@ -185,6 +195,8 @@ class Guest:
             device, root, *rest = self.shows(what, under)
             return device, str(P(root) / path.relative_to(mount.where)), rest[0], rest[1], rest[2]
         inner = "/" + str(path.relative_to(mount.where)) if path != mount.where else "/"
+        if mount.role is Role.ROOT and is_within(path, P("/run")):
+            return "0:23", "/" + str(path.relative_to("/run")), "tmpfs", "tmpfs", "rw,size=100k,nr_inodes=800k,mode=755"
         if mount.role is Role.ROOT:
             return "254:0", inner, "squashfs", "/dev/vda", "ro,errors=continue"
         if mount.type == "ext4":
@@ -325,7 +337,13 @@ class Guest:
     def op_sync(self) -> Answer:
         return {"errno": None}
 
+    def op_settle(self, _timeout: str, _quiet: str) -> Answer:
+        facts = {"settled": True, "waited_ms": 2600, "processes": 40, "pid1_args": "init", "uptime_ms": 5800}
+        return {"errno": None, "pid1": "/usr/bin/busybox", **facts}
+
     def op_exec(self, _timeout: str, command: str) -> Answer:
+        if command == "mount -a":
+            return ran("")
         return ran(f"{self.visitor}\n" if "rofs-login" in command else "fine\n")
 
     def op_attack(self, path: str) -> Answer:
@@ -338,6 +356,7 @@ class Guest:
 
     def op_run(self, _timeout: str, *argv: str) -> Answer:  # noqa: C901, PLR0911 - a table of programs
         profile, last = self.layout.profile, argv[-1]
+        assert self.systemd or argv[0] in ("sshd", "ssh-keygen"), f"no {argv[0]} beside busybox"
         match argv[:2]:
             case ("systemctl", "is-system-running"):
                 return ran("running\n")

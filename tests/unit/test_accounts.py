@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import pytest
-from layouts import EPOCH, GROUP, GSHADOW, PASSWD, SHADOW, P, profile_of, tree
+from layouts import EPOCH, GROUP, GSHADOW, NO_INPUTS, PASSWD, SHADOW, P, profile_of, tree
 
 from rofs.entry import Entry
 from rofs.generate.accounts import account_entries, dotfile_mode, home_of
 from rofs.inputs import DotFile, Inputs
+from rofs.treefacts import Node, TreeFacts, make_facts
 
 KEYS = ("ssh-ed25519 AAAA a", "ssh-ed25519 BBBB b")
 
@@ -102,3 +103,72 @@ def test_homes() -> None:
     assert home_of(profile, tree(), "bob") == P("/srv/bob")
     assert home_of(profile, tree(), "root") == P("/root")
     assert home_of(profile, None, "root") is None
+
+
+# --- trees that no Debian made ----------------------------------------------------------------------
+
+SH = {"/bin/sh": Node("file", 0o755, 0, 0)}
+BUILDROOT = {
+    "/etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/bin/false\n",
+    "/etc/group": b"root:x:0:\nwheel:x:10:root\nwww-data:x:33:\nusers:x:100:",
+    "/etc/shadow": b"root:*:::::::\nwww-data:*:::::::\n",
+}
+"""As its skeleton has them: no gshadow, no day in shadow, and one file whose last line has no end."""
+OP = "users: [{name: op, uid: 1000, groups: [wheel], shell: /bin/sh}]\n"
+
+
+def accounts(text: str, facts: TreeFacts) -> dict[str, list[str]]:
+    entries = account_entries(profile_of(text), NO_INPUTS, facts, EPOCH)
+    return {e.path.name: lines(e) for e in entries if e.path.parent == P("/etc")}
+
+
+def test_a_tree_without_accounts_gets_root_alone() -> None:
+    """Nobody logs in without a password, and no program finds that uid 0 has no name."""
+    entries = {e.path.name: e for e in account_entries(profile_of(""), NO_INPUTS, make_facts(SH), EPOCH)}
+    assert {name: e.content for name, e in entries.items()} == {
+        "passwd": b"root:x:0:0:root:/root:/bin/sh\n",
+        "group": b"root:x:0:\n",
+        "shadow": b"root:*:::::::\n",
+        "gshadow": b"root:*::\n",
+    }
+    assert {name: (e.mode, e.uid, e.gid) for name, e in entries.items()} == {
+        "passwd": (0o644, 0, 0), "group": (0o644, 0, 0), "shadow": (0o640, 0, 0), "gshadow": (0o640, 0, 0),
+    }  # fmt: skip
+
+
+def test_a_user_beside_that_root() -> None:
+    found = accounts("users: [{name: op, uid: 1000, groups: [root], shell: /bin/sh}]\n", make_facts(SH))
+    assert found == {
+        "passwd": ["root:x:0:0:root:/root:/bin/sh", "op:x:1000:1000::/home/op:/bin/sh"],
+        "group": ["root:x:0:op", "op:x:1000:"],
+        "shadow": ["root:*:::::::", "op:*:19723:0:99999:7:::"],
+        "gshadow": ["root:*::op", "op:!::"],
+    }
+
+
+def test_a_user_in_the_tree_of_another_maker() -> None:
+    """Their own lines stay as they are, and no gshadow is made where there is none."""
+    found = accounts(OP, make_facts(SH, BUILDROOT))
+    assert found == {
+        "passwd": [*BUILDROOT["/etc/passwd"].decode().splitlines(), "op:x:1000:1000::/home/op:/bin/sh"],
+        "group": ["root:x:0:", "wheel:x:10:root,op", "www-data:x:33:", "users:x:100:", "op:x:1000:"],
+        "shadow": ["root:*:::::::", "www-data:*:::::::", "op:*:19723:0:99999:7:::"],
+    }
+    assert accounts("", make_facts(SH, BUILDROOT)) == {}, "nobody is added, so nothing is written"
+
+
+def test_a_tree_that_keeps_its_passwords_in_passwd() -> None:
+    """The new user has no password all the same: `x` points to shadow, and there is one now."""
+    tree_of_one = make_facts(SH, {"/etc/passwd": b"root:$1$salt$hash:0:0:root:/root:/bin/sh\n"})
+    assert accounts(OP, tree_of_one) == {
+        "passwd": ["root:$1$salt$hash:0:0:root:/root:/bin/sh", "op:x:1000:1000::/home/op:/bin/sh"],
+        "group": ["op:x:1000:"],
+        "shadow": ["op:*:19723:0:99999:7:::"],
+    }
+
+
+def test_bytes_of_another_encoding_are_kept() -> None:
+    latin = {**BUILDROOT, "/etc/passwd": b"root:x:0:0:\xe4\xf6:/root:/bin/sh\n"}
+    entries = account_entries(profile_of(OP), NO_INPUTS, make_facts(SH, latin), EPOCH)
+    (passwd,) = [e for e in entries if e.path == P("/etc/passwd")]
+    assert passwd.content.splitlines()[0] == latin["/etc/passwd"].rstrip(b"\n")

@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from layouts import HEAD, RICH
+from layouts import HEAD, RICH, TAR_HEAD
 from state_layouts import FACTS, PARTITIONS, STATE, TEXTS
 from test_session import make_key
 
-from rofs import cli
+from rofs import build, cli
 from rofs.layout import build_layout
 from rofs.machine.accel import Accel
 from rofs.machine.arch import ARCHES
@@ -67,6 +67,14 @@ BAD = {
             "5:17 under-immutable", "5:44 mount-twice", "5:44 under-immutable", "6:28 missing-file",
             "6:46 generated-path", "6:66 missing-file",
         ],
+    ),
+    "tree": (
+        TAR_HEAD.replace("rootfs.tar", "{amd64: none.tar}"),
+        ["3:22 no-architecture", "3:30 missing-file"],
+    ),
+    "kernels": (
+        HEAD + "kernel: {package: linux-image, image: {arm64: none}}\ninit: other\nunits: {mask: [a.service]}\n",
+        ["4:19 kernel-twice", "4:47 missing-file", "6:15 no-units"],
     ),
     "keys": (
         HEAD + "hostnme: x\nname: y\nmounts: [{path: var, type: tmpfs, mode: 0755}]\n",
@@ -150,6 +158,11 @@ def test_other_formats(tmp_path: Path) -> None:
 def test_usage(args: list[str]) -> None:
     done = rofs(*args)
     assert done.returncode == 2 and "usage: rofs" in done.stderr
+
+
+def test_the_verbs_are_these() -> None:
+    choices = rofs("nonsense").stderr.partition("choose from ")[2]
+    assert tuple(re.findall(r"\w+", choices)) == VERBS
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -277,6 +290,25 @@ def test_what_verify_is_asked_for(
         )
     ]
     assert capsys.readouterr().out.startswith("sample amd64: accepted\n")
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "words"),
+    [
+        ("", "built, NOT verified"),
+        ("the kernel has no virtio_blk", "built, NOT verified: the kernel has no virtio_blk"),
+    ],
+)
+def test_an_image_that_was_not_booted_is_never_called_verified(
+    obstacle: str, words: str, profile: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is published all the same: a board's kernel may have no driver for what QEMU offers."""
+    directory = Path("images/sample/arm64")
+    results = [build.Built(arch="arm64", directory=directory, report=None, obstacle=obstacle)]
+    monkeypatch.setattr(build, "build", lambda *_: results)
+    options = cli.make_parser().parse_args(["build", str(profile), "--progress", "quiet"])
+    assert options.verb(options) == 0
+    assert capsys.readouterr().out == f"images/sample/arm64: {words}\n"
 
 
 def test_help_of_state_and_identity() -> None:

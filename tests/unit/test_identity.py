@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from layouts import KEPT, RICH, P, entries_of, layout_of, tree
+from layouts import KEPT, OTHER_KEPT, RICH, P, busybox_tree, entries_of, layout_of, tree
 from test_generate_mounts import install
 
 from rofs.entry import Entry
 from rofs.generate.identity import identity_entries, masked_units
-from rofs.treefacts import Node
+from rofs.treefacts import Node, TreeFacts
 
 FILE = Node("file", 0o755, 0, 0)
 LIB = "/usr/lib/systemd/system/"
@@ -58,6 +59,41 @@ def test_the_machine_id_is_there_and_empty() -> None:
 def test_the_resolver_writes_below_run(path: str, target: str) -> None:
     entry = made({path: Node("file", 0o755, 0, 0)})["/etc/resolv.conf"]
     assert (entry.kind, entry.target) == ("symlink", target)
+
+
+@pytest.mark.parametrize("facts", [tree, busybox_tree], ids=["systemd", "other"])
+@pytest.mark.parametrize(
+    ("node", "kept"),
+    [
+        (Node("symlink", 0o777, 0, 0, target="../tmp/resolv.conf"), True),
+        (Node("symlink", 0o777, 0, 0, target="/nowhere"), True),
+        (Node("file", 0o644, 0, 0, 9), False),
+        (Node("dir", 0o755, 0, 0), False),
+    ],
+)
+def test_a_tree_that_has_a_link_for_its_resolver_has_decided(
+    node: Node, kept: bool, facts: Callable[[dict[str, Node]], TreeFacts]
+) -> None:
+    """Buildroot's udhcpc writes to where its own skeleton says; a file nobody could write, though."""
+    found = facts({"/etc/resolv.conf": node, "/usr/sbin/NetworkManager": FILE})
+    init = "" if "/usr/lib/systemd/systemd" in found.nodes else "init: other\n"
+    entries = {str(e.path): e for e in identity_entries(layout_of(init, found), found)}
+    assert ("/etc/resolv.conf" not in entries) == kept
+    assert kept or entries["/etc/resolv.conf"].target == "../run/NetworkManager/resolv.conf"
+
+
+def test_without_systemd_nothing_is_written_for_it() -> None:
+    facts = busybox_tree(SSHD | SEED, {LIB + "ssh.service": b""})
+    for text in ("init: other\nhostname: gateway\n", OTHER_KEPT):
+        layout = layout_of(text, facts)
+        assert masked_units(layout, facts) == ()
+        assert {str(e.path) for e in identity_entries(layout, facts)} == {
+            "/etc/hostname", "/etc/hosts", "/etc/machine-id", "/etc/resolv.conf",
+            "/etc/ssh/sshd_config.d/10-rofs.conf", "/usr/lib/rofs/ssh-host-key",
+        }  # fmt: skip
+    found = {str(e.path): e for e in identity_entries(layout_of("init: other\nhostname: gateway\n", facts), facts)}
+    assert found["/etc/hostname"].content == b"gateway\n" and b"127.0.1.1\tgateway\n" in found["/etc/hosts"].content
+    assert (found["/etc/machine-id"].content, found["/etc/machine-id"].mode) == (b"", 0o444)
 
 
 def test_the_journal_is_volatile_and_capped() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rofs.errors import Problem, ProfileError
-from rofs.inputs import MAX_FILE_BYTES, DotFile, Inputs, load_inputs
+from rofs.inputs import MAX_FILE_BYTES, BoardFiles, DotFile, Inputs, load_inputs
+from rofs.ownership import parse_ownership
 from rofs.profile import load_profile
 from rofs.publickeys import KEY_TYPES, parse_public_keys
 from rofs.values import BadValue
@@ -30,15 +32,15 @@ RSA = "ssh-rsa " + blob(b"ssh-rsa", b"\x01\x00\x01", bytes(256))
 PRIVATE = "-----BEGIN OPENSSH " + "PRIVATE KEY-----\nAAAA\n"
 
 
-def read(directory: Path, text: str) -> Inputs:
+def read(directory: Path, text: str, architectures: Sequence[str] = ()) -> Inputs:
     path = directory / "profile.yaml"
     path.write_text(text)
-    return load_inputs(load_profile(path))
+    return load_inputs(load_profile(path), architectures)
 
 
-def problems(directory: Path, text: str) -> tuple[Problem, ...]:
+def problems(directory: Path, text: str, architectures: Sequence[str] = ()) -> tuple[Problem, ...]:
     with pytest.raises(ProfileError) as caught:
-        read(directory, text)
+        read(directory, text, architectures)
     return caught.value.problems
 
 
@@ -234,3 +236,152 @@ def test_any_bytes_are_keys_or_refused(raw: bytes) -> None:
     except BadValue:
         return
     assert all(any(kind in key for kind in KEY_TYPES) for key in keys)
+
+
+# --- trees and kernels, which are found here and read elsewhere -------------------------------------
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Path:
+    """What a developer of a board has beside the profile."""
+    for name in ("a.tar", "b.tar", "Image", "bzImage", "mods.tar", ".config", "own.txt"):
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "own.txt").write_text("/bin/x f 4755 0 0\n")
+    for name in ("root", "target"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "inside.tar").symlink_to("a.tar")
+    (tmp_path / "out.tar").symlink_to("/etc/passwd")
+    (tmp_path / "out").symlink_to("/usr")
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path
+
+
+def places(found: Sequence[Problem]) -> list[tuple[str, int, tuple[str | int, ...]]]:
+    return [(p.rule, p.mark.column, p.at) for p in found]
+
+
+def source(kind: str, path: str, more: str = "") -> str:
+    return f"{HEAD}source: {{{kind}: {{path: {path}{more}}}}}\n"
+
+
+@pytest.mark.parametrize(("kind", "name"), [("tar", "a.tar"), ("tar", "inside.tar"), ("directory", "root")])
+def test_one_tree_for_every_architecture(board: Path, kind: str, name: str) -> None:
+    path = board / ("a.tar" if kind == "tar" else name)
+    assert read(board, source(kind, name)).trees == {"amd64": path, "arm64": path}
+    assert read(board, source(kind, name), ["armhf"]).trees == {"armhf": path}
+    assert read(board, source(kind, name)).ownership is None and read(board, source(kind, name)).kernels == {}
+
+
+def test_a_tree_for_each_architecture(board: Path) -> None:
+    text = source("tar", "{amd64: a.tar, arm64: b.tar}")
+    assert read(board, text).trees == {"amd64": board / "a.tar", "arm64": board / "b.tar"}
+    assert read(board, text, ["arm64"]).trees == {"arm64": board / "b.tar"}
+    assert read(board, PLAIN).trees == {}, "packages have none"
+
+
+def test_what_is_not_built_need_not_be_there(board: Path) -> None:
+    text = source("tar", "{amd64: a.tar, arm64: none.tar, i386: root}")
+    assert read(board, text, ["amd64"]).trees == {"amd64": board / "a.tar"}
+    assert places(problems(board, text)) == [("missing-file", 44, ("source", "tar", "path", "arm64"))]
+    assert read(board, f"{text}architectures: [amd64]\n").trees == {"amd64": board / "a.tar"}
+
+
+@pytest.mark.parametrize("kind", ["tar", "directory"])
+def test_an_architecture_without_a_tree(board: Path, kind: str) -> None:
+    path = {"tar": "a.tar", "directory": "root"}[kind]
+    text = source(kind, f"{{amd64: {path}}}")
+    (problem,) = problems(board, text)
+    assert places([problem]) == [("no-architecture", 19 + len(kind), ("source", kind, "path"))]
+    assert (problem.message, problem.hint) == (
+        "nothing is named for arm64", "add arm64, or leave it out of `architectures`",
+    )  # fmt: skip
+    found = problems(board, text, ["armhf", "i386"])
+    assert [p.message.split()[-1] for p in found] == ["armhf", "i386"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "rule", "message"),
+    [
+        ("tar", "none.tar", "missing-file", "'none.tar' does not exist"),
+        ("tar", "root", "wrong-file-kind", "'root' is a directory, not a file"),
+        ("tar", "pipe", "wrong-file-kind", "not a file"),
+        ("tar", "out.tar", "bad-path", "leads out of the profile's directory"),
+        ("directory", "none", "missing-file", "'none' does not exist"),
+        ("directory", "a.tar", "wrong-file-kind", "'a.tar' is a file, not a directory"),
+        ("directory", "pipe", "wrong-file-kind", "not a directory"),
+        ("directory", "out", "bad-path", "leads out of the profile's directory"),
+    ],
+)
+def test_a_tree_that_cannot_be_taken(board: Path, kind: str, path: str, rule: str, message: str) -> None:
+    """Said once, although it stands for two architectures; for each of them where each has its own."""
+    (problem,) = problems(board, source(kind, path))
+    assert places([problem]) == [(rule, 19 + len(kind), ("source", kind, "path"))]
+    assert message in problem.message
+    both = problems(board, source(kind, f"{{amd64: {path}, arm64: {path}}}"))
+    assert [(p.rule, p.at[-1]) for p in both] == [(rule, "amd64"), (rule, "arm64")]
+    assert both[0].mark.column < both[1].mark.column
+
+
+def test_an_ownership_file(board: Path) -> None:
+    found = read(board, source("directory", "root", ", ownership: own.txt"))
+    assert found.ownership is not None and found.trees["amd64"] == board / "root"
+    assert found.ownership == parse_ownership(b"/bin/x f 4755 0 0\n", str(board / "own.txt"))
+
+
+def test_an_ownership_file_that_is_wrong(board: Path) -> None:
+    """Its own problems have its own places; they come with those of the profile."""
+    (board / "own.txt").write_text("\n/bin/x f rwx 0 0\n/bin/y q 0755 0 0\n")
+    text = source("directory", "{amd64: root, arm64: none}", ", ownership: own.txt")
+    found = problems(board, text)
+    assert [(Path(p.mark.file).name, p.mark.line, p.rule) for p in found] == [
+        ("own.txt", 2, "bad-ownership"), ("own.txt", 3, "bad-ownership"), ("profile.yaml", 3, "missing-file"),
+    ]  # fmt: skip
+    (problem,) = problems(board, source("directory", "root", ", ownership: none.txt"))
+    assert places([problem]) == [("missing-file", 45, ("source", "directory", "ownership"))]
+    (problem,) = problems(board, source("directory", "root", ", ownership: target"))
+    assert (problem.rule, problem.message) == ("wrong-file-kind", "'target' is a directory")
+
+
+def kernel(words: str) -> str:
+    return f"{PLAIN}kernel: {{{words}}}\n"
+
+
+def test_a_boards_own_kernel(board: Path) -> None:
+    """One name may stand for all, and an architecture without an image has Debian's kernel."""
+    words = "image: {arm64: Image, amd64: bzImage}, modules: {arm64: target, amd64: mods.tar}, config: {arm64: .config}"
+    assert read(board, kernel(words)).kernels == {
+        "amd64": BoardFiles(image=board / "bzImage", modules=board / "mods.tar", config=None),
+        "arm64": BoardFiles(image=board / "Image", modules=board / "target", config=board / ".config"),
+    }
+    assert set(read(board, kernel(words), ["arm64", "armhf"]).kernels) == {"arm64"}
+    every = read(board, kernel("image: Image, modules: target, config: .config"), ["arm64", "armhf"]).kernels
+    own = BoardFiles(image=board / "Image", modules=board / "target", config=board / ".config")
+    assert every == {"arm64": own, "armhf": own}
+    assert read(board, kernel("cmdline: quiet")).kernels == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("image: none", [("missing-file", ("kernel", "image"), "'none' does not exist")]),
+        ("image: root", [("wrong-file-kind", ("kernel", "image"), "'root' is a directory, not a file")]),
+        ("image: out.tar", [("bad-path", ("kernel", "image"), "leads out")]),
+        ("image: Image, modules: none", [("missing-file", ("kernel", "modules"), "'none'")]),
+        ("image: Image, modules: pipe", [("wrong-file-kind", ("kernel", "modules"), "not a directory or a file")]),
+        ("image: Image, modules: out", [("bad-path", ("kernel", "modules"), "leads out")]),
+        ("image: Image, config: target", [("wrong-file-kind", ("kernel", "config"), "not a file")]),
+        ("image: Image, config: {arm64: none}", [("missing-file", ("kernel", "config", "arm64"), "'none'")]),
+        (
+            "image: {amd64: none}, modules: {amd64: pipe, arm64: none}, config: {amd64: root}",
+            [
+                ("missing-file", ("kernel", "image", "amd64"), "'none'"),
+                ("wrong-file-kind", ("kernel", "modules", "amd64"), "'pipe'"),
+                ("wrong-file-kind", ("kernel", "config", "amd64"), "'root'"),
+            ],
+        ),
+    ],
+)
+def test_a_kernel_that_cannot_be_taken(board: Path, words: str, found: list[tuple[str, tuple[str, ...], str]]) -> None:
+    seen = problems(board, kernel(words))
+    assert [(p.rule, p.at) for p in seen] == [(rule, at) for rule, at, _ in found]
+    assert all(part in p.message for p, (_, _, part) in zip(seen, found, strict=True))

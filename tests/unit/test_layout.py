@@ -31,6 +31,7 @@ from rofs.lint import lint
 from rofs.treefacts import Node
 
 ETC = P("/etc")
+FILE = Node("file", 0o755, 0, 0, 9)
 
 
 def at(layout: Layout, where: str) -> Mount:
@@ -106,30 +107,35 @@ PROFILES = st.tuples(
 )
 
 
-def built(mounts: list[dict[str, Any]], immutable: list[str], machine_id: str | None) -> Layout | None:
+INITS = st.sampled_from(["systemd", "other"])
+
+
+def built(mounts: list[dict[str, Any]], immutable: list[str], machine_id: str | None, init: str) -> Layout | None:
     """None where lint finds an error."""
     state = f"state: {{on_failure: volatile}}\nmachine_id: {machine_id}\n" if machine_id else ""
-    profile = profile_of(f"{state}mounts: {json.dumps(mounts)}\nimmutable: {json.dumps(immutable)}\n")
+    text = f"init: {init}\n{state}mounts: {json.dumps(mounts)}\nimmutable: {json.dumps(immutable)}\n"
+    profile = profile_of(text)
     if any(p.severity == "error" for p in lint(profile, None)):
         return None
     return build_layout(profile, None)
 
 
-@given(profile=PROFILES, machine_id=STATES, seed=st.randoms())
-@settings(deadline=None, max_examples=200)
+@given(profile=PROFILES, machine_id=STATES, init=INITS, seed=st.randoms())
+@settings(deadline=None, max_examples=300)
 def test_whatever_lint_lets_through_orders_itself(
-    profile: tuple[list[dict[str, Any]], list[str]], machine_id: str | None, seed: Any
+    profile: tuple[list[dict[str, Any]], list[str]], machine_id: str | None, init: str, seed: Any
 ) -> None:
     mounts, immutable = profile
-    layout = built(mounts, immutable, machine_id)
+    layout = built(mounts, immutable, machine_id, init)
     if layout is None:
         return
     orders(layout)
     closed(layout)
     prepared(layout)
+    assert init == "systemd" or {m.stage for m in layout.mounts} == {Stage.INITRD}
     shuffled = [{k: m[k] for k in reversed(m)} for m in mounts]
     seed.shuffle(shuffled)
-    other = built(shuffled, immutable, machine_id)
+    other = built(shuffled, immutable, machine_id, init)
     assert other is not None
     assert [replace(m, at=()) for m in other.mounts] == [replace(m, at=()) for m in layout.mounts]
     assert other.prepares == layout.prepares
@@ -295,3 +301,24 @@ def test_mount_points_that_are_missing() -> None:
     facts = tree()
     layout = layout_of("mounts: [{path: /var/new, type: tmpfs}, {path: /tmp, type: tmpfs}]\n", facts)
     assert layout.mount_points == (PurePosixPath("/var/new"),)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "own"),
+    [
+        ({}, True),
+        ({"/usr/bin/cp": Node("symlink", 0o777, 0, 0, target="busybox"), "/usr/bin/busybox": FILE}, False),
+        ({"/usr/bin/cp": Node("symlink", 0o777, 0, 0, target="toybox"), "/usr/bin/toybox": FILE}, False),
+        ({"/usr/bin/cp": Node("symlink", 0o777, 0, 0, target="gcp"), "/usr/bin/gcp": FILE}, True),
+        ({"/usr/bin/cp": Node("symlink", 0o777, 0, 0, target="cp")}, False),
+    ],
+)
+def test_whether_the_image_copies_its_seeds_itself(nodes: dict[str, Node], own: bool) -> None:
+    assert layout_of("", tree(nodes)).own_cp is own
+
+
+def test_the_rest_of_a_layout_is_not_the_inits() -> None:
+    one, two = (layout_of(f"init: {init}\nimmutable: [/usr]\n") for init in ("systemd", "other"))
+    assert (one.mount_points, one.top_level, one.immutable, one.prepares) == (
+        two.mount_points, two.top_level, two.immutable, two.prepares,
+    )  # fmt: skip

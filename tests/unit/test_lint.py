@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from layouts import HEAD, RICH, profile_of, tree
+from layouts import HEAD, OTHERS, RICH, TAR_HEAD, busybox_tree, profile_of, tree
 
 from rofs.errors import KeyPath, Problem
 from rofs.lint import lint
@@ -23,8 +23,10 @@ STATE = "state: {device: LABEL=state, size: 16M, on_failure: volatile}\n"
 REFUSED = "state: {device: LABEL=state, on_failure: refuse}\n"
 PANIC = 'kernel: {cmdline: "quiet panic=10"}\n'
 ETC = "mounts: [{path: /etc, type: overlay, upper: state}]\n"
+TMP_ETC = "mounts: [{path: /etc, type: overlay, upper: tmpfs, size: 4M}]\n"
 B = "  - {path: /srv, type: bind, source: state}\n"
 D = "{path: /srv, type: partition, device: LABEL=data, size: 16M, on_failure: volatile}"
+ROOT = "root: {device: PARTLABEL=rootfs-a}\n"
 
 BAD: list[tuple[str, str, int, int, str, str]] = [
     # rule, text, line and column from the text's first, a part of the message, a part of the hint
@@ -66,6 +68,14 @@ BAD: list[tuple[str, str, int, int, str, str]] = [
     ("generated-path", "files: [{path: /etc/passwd, content: x}]\n", 1, 16, "generated", ""),
     ("generated-path", "files: [{path: /etc/systemd/system/srv.mount, content: x}]\n", 1, 16, "generated", ""),
     ("cmdline", 'kernel: {cmdline: "quiet init=/bin/sh"}\n', 1, 19, "init=/bin/sh", "take it away"),
+    ("cmdline", "kernel: {cmdline: {amd64: quiet, arm64: ro rw}}\n", 1, 41, "rw contradicts", "take it away"),
+    ("cmdline", f'{ROOT}kernel: {{cmdline: "ro root=/dev/sda2"}}\n', 2, 19, "overrides root.device", "two"),
+    ("cmdline", f"{ROOT}kernel: {{cmdline: {{amd64: root=/dev/sda2}}}}\n", 2, 27, "root=/dev/sda2 overrides", ""),
+    ("kernel-twice", "architectures: [arm64]\nkernel: {package: lin, image: b}\n", 2, 19, "arm64 has both", "take one"),
+    ("kernel-twice", "kernel: {package: lin, image: {amd64: b}}\n", 1, 19, "amd64 has both a package and an image", ""),
+    ("no-units", "init: other\nunits: {enable: [a.service]}\n", 2, 17, "units are systemd's", "take them away"),
+    ("no-units", "init: other\nunits: {mask: [a.service]}\n", 2, 15, "`init` is other", ""),
+    ("no-units", "init: other\nverify: {units: [a.service]}\n", 2, 17, "units are systemd's", ""),
     ("memory", "mounts: [{path: /srv, type: tmpfs, size: 1G}]\n", 1, 9, "1024M, verify.memory is 512M", "lower"),
     # With the 64M of a tmpfs the memory of what stands in for the stores is one page too many.
     (
@@ -87,6 +97,8 @@ BAD: list[tuple[str, str, int, int, str, str]] = [
     ("no-panic", f'kernel: {{cmdline: "quiet panic=0"}}\n{REFUSED}', 2, 42, "nothing reboots", ""),
     ("no-panic", f'kernel: {{cmdline: "panic_on_oops=1"}}\n{REFUSED}', 2, 42, "nothing reboots", ""),
     ("no-panic", f"mounts: [{D.replace('volatile', 'refuse')}]\n", 1, 83, "kernel panic", ""),
+    ("no-panic", f"kernel: {{cmdline: {{amd64: panic=9, arm64: quiet}}}}\n{REFUSED}", 2, 42, "nothing reboots", ""),
+    ("no-panic", f"kernel: {{cmdline: {{amd64: panic=9}}}}\n{REFUSED}", 2, 42, "nothing reboots", ""),
     ("hides-units", f"{STATE}immutable: [/etc/fstab]\n{ETC}", 3, 17, "/etc/systemd/system", "/etc/systemd/system imm"),
     ("hides-units", f"{STATE}immutable: [/etc/systemd]\n{ETC}", 3, 17, "written to /etc/fstab", "/etc/fstab immutable"),
     (
@@ -101,6 +113,11 @@ BAD: list[tuple[str, str, int, int, str, str]] = [
         2, 10, "machine_id: state provides /etc/machine-id", "",
     ),
     ("machine-id", f"{STATE}mounts: [{{path: /etc/machine-id/x, type: tmpfs}}]\n", 2, 10, "state provides", ""),
+    ("machine-id", f"init: other\nimmutable: [/etc/machine-id]\n{TMP_ETC}", 2, 13, "transient provides", "take"),
+    (
+        "machine-id", "init: other\nmounts: [{path: /etc/machine-id, type: bind, source: /run/id}]\n",
+        2, 10, "machine_id: transient provides /etc/machine-id", "",
+    ),
     ("machine-id", f"{STATE}immutable: [/etc/machine-id]\n", 2, 13, "machine_id: state provides", "take it away"),
     (
         "hidden",
@@ -195,6 +212,14 @@ GOOD = [
     f"files: [{{path: /srv/x, content: x}}]\nmounts: [{D}]\n",
     f"{STATE}{USER}mounts: [{{path: /home, type: bind, source: state}}]\n",
     f"{STATE}files: [{{path: /opt/x, content: x}}]\nmounts: [{{path: /opt, type: overlay, upper: state}}]\n",
+    f"{REFUSED}kernel: {{cmdline: {{amd64: panic=9, arm64: quiet panic=-1}}}}\n",
+    f"{REFUSED}architectures: [amd64]\nkernel: {{cmdline: {{amd64: panic=9}}}}\n",
+    # What is not built has no say.
+    f"{ROOT}architectures: [amd64]\nkernel: {{cmdline: {{arm64: rw root=/dev/sda2}}}}\n",
+    "kernel: {cmdline: root=/dev/sda2}\n",
+    f"{ROOT}kernel: {{cmdline: rootwait rootfstype=squashfs}}\n",
+    "kernel: {package: {amd64: lin}, image: {arm64: b}}\n",
+    "architectures: [amd64]\nkernel: {package: {amd64: lin, arm64: lin}, image: {arm64: b}}\n",
     # What the state partition holds can be shown elsewhere, and hold immutable places.
     f"{STATE}immutable: [/srv/a/b]\nmounts:\n{B}  - {{path: /opt, type: bind, source: /srv, access: rw}}\n",
 ]
@@ -286,9 +311,215 @@ def test_a_template_serves_its_instances() -> None:
     assert lint(profile_of("units: {enable: [getty@ttyS0.service]}\n"), facts) == []
 
 
-def test_a_tree_without_systemd() -> None:
-    (problem,) = lint(profile_of(""), make_facts({"/sbin/init": Node("file", 0o755, 0, 0)}))
-    assert (problem.rule, problem.mark.line, problem.mark.column) == ("no-systemd", 3, 29)
+GOOD_OTHER = [
+    *OTHERS.values(),
+    # What is written over rofs's units outlives nothing where there are none.
+    f"init: other\n{STATE}{ETC}",
+    f"init: other\nmounts: [{D.replace('/srv', '/etc/systemd')}]\n",
+    "init: other\nunits: {enable: [], mask: []}\nverify: {units: [], commands: [rc-status]}\n",
+    f"init: other\nimmutable: [/etc/ssh]\n{TMP_ETC}",
+]
+
+
+@pytest.mark.parametrize("text", GOOD_OTHER, ids=range(len(GOOD_OTHER)))
+def test_a_good_profile_without_systemd(text: str) -> None:
+    assert [str(p) for p in lint(profile_of(text), busybox_tree())] == []
+
+
+INIT = Node("file", 0o755, 0, 0)
+NONE = make_facts({"/usr/bin/sh": INIT})
+SYSTEMD = make_facts({"/usr/lib/systemd/systemd": INIT})
+LINKED = make_facts(
+    {"/lib/systemd/systemd": INIT, "/sbin/init": Node("symlink", 0o777, 0, 0, target="/lib/systemd/systemd")}
+)
+OWN_INIT = "files: [{path: /sbin/init, link: ../bin/busybox}]\n"
+DIRECTORY_HEAD = TAR_HEAD.replace("tar: {path: rootfs.tar}", "directory: {path: rootfs}")
+
+
+@pytest.mark.parametrize(
+    ("text", "facts", "found"),
+    [
+        ("", make_facts({"/sbin/init": INIT}), ("no-systemd", "packages", "systemd-sysv")),
+        ("", busybox_tree(), ("no-systemd", "packages", "`init: other`")),
+        ("", NONE, ("no-init", "packages", "")),
+        (OWN_INIT, NONE, ("no-init", "packages", "")),
+        ("init: other\n", NONE, ("no-init", "packages", "")),
+        (f"init: other\n{OWN_INIT}", NONE, None),
+        (f"init: other\n{OWN_INIT}", SYSTEMD, None),
+        ("init: other\n", SYSTEMD, ("is-systemd", "init", "take `init: other` away")),
+        ("init: other\n", LINKED, ("is-systemd", "init", "")),
+        ("", SYSTEMD, None),
+        ("", LINKED, None),
+        ("init: other\n", busybox_tree(), None),
+    ],
+)
+@pytest.mark.parametrize("head", [HEAD, TAR_HEAD, DIRECTORY_HEAD], ids=["debian", "tar", "directory"])
+def test_who_is_pid_1(text: str, facts: TreeFacts, found: tuple[str, str, str] | None, head: str) -> None:
+    """At the packages of a Debian, at the path of a tree that came from elsewhere."""
+    profile = profile_of(text, head)
+    assert lint(profile, None) == []
+    problems = lint(profile, facts)
+    if found is None:
+        assert problems == []
+        return
+    rule, key, hint = found
+    (problem,) = problems
+    debian = head == HEAD
+    at = ("init",) if key == "init" else (*profile.source.at, "packages" if debian else "path")
+    line, column = (4, 7) if key == "init" else (3, {HEAD: 29, TAR_HEAD: 22, DIRECTORY_HEAD: 28}[head])
+    assert (problem.rule, problem.at, problem.severity) == (rule, at, "error")
+    assert (problem.mark.line, problem.mark.column) == (line, column)
+    assert ("package" in problem.hint) == (debian and rule != "is-systemd")
+    assert hint in problem.hint or (hint == "systemd-sysv" and not debian)
+
+
+def test_long_names_without_units() -> None:
+    """There a name is made for what is kept alone, and with fewer characters."""
+    mount = f"mounts: [{{path: {LONG}, type: KIND, size: 4M}}]\n"
+    assert lint(profile_of("init: other\n" + mount.replace("KIND", "tmpfs")), None) == []
+    assert lint(profile_of("init: other\n" + mount.replace("KIND", "bind, source: tmpfs")), None) == []
+    (problem,) = lint(profile_of(f"init: other\nmounts: [{{path: {LONG * 2}, type: tmpfs}}]\n"), None)
+    assert problem.rule == "unit-name" and "361 characters" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ("Include /etc/ssh/sshd_config.d/*.conf\n", []),
+        ("\n  include /etc/ssh/x.conf /etc/ssh/sshd_config.d/*.conf\n", []),
+        ("Port 22\n", ["ssh-include"]),
+        ("# Include /etc/ssh/sshd_config.d/*.conf\n", ["ssh-include"]),
+        ("", ["ssh-include"]),
+    ],
+)
+def test_an_sshd_that_reads_no_drop_ins(config: str, found: list[str]) -> None:
+    sshd = {"/usr/sbin/sshd": Node("file", 0o755, 0, 0, 9)}
+    facts = busybox_tree(sshd, {"/etc/ssh/sshd_config": config.encode()})
+    profile = profile_of("init: other\n", TAR_HEAD)
+    assert [p.rule for p in lint(profile, facts)] == found
+    assert [p.rule for p in lint(profile, busybox_tree(texts={"/etc/ssh/sshd_config": config.encode()}))] == []
+    own = profile_of("init: other\nfiles: [{path: /etc/ssh/sshd_config, content: x}]\n", TAR_HEAD)
+    assert lint(own, facts) == []
+
+
+def in_busybox(text: str, head: str = TAR_HEAD, **texts: str) -> list[Problem]:
+    """What a profile without systemd is told of a tree with these files of /etc."""
+    facts = busybox_tree(texts={f"/etc/{name}": text.encode() for name, text in texts.items()})
+    profile = profile_of(f"init: other\n{text}", head)
+    assert lint(profile, None) == []
+    return lint(profile, facts)
+
+
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [
+        ("/dev/mmcblk0p3 /data ext4 defaults 0 2", "mounts /dev/mmcblk0p3 on /data,"),
+        ("tmpfs\t/tmp\ttmpfs\tmode=1777", "mounts tmpfs on /tmp,"),
+        ("  UUID=1 /srv/a\\040b auto noauto,user 0 0", "mounts UUID=1 on /srv/a b,"),
+        ("/dev/sda1 /var/log ext4 rw 0 0", "on /var/log,"),
+        ("/dev/sda1 /running ext4 rw 0 0", "on /running,"),
+        ("/dev/root / ext2 rw,noauto 0 1", ""),
+        ("proc /proc proc defaults 0 0", ""),
+        ("devpts /dev/pts devpts gid=5 0 0", ""),
+        ("tmpfs /run tmpfs mode=0755 0 0", ""),
+        ("sysfs /sys sysfs defaults 0 0", ""),
+        ("/dev/sda2 none swap sw 0 0", ""),
+        ("/dev/sda2 swap swap sw 0 0", ""),
+        ("# /dev/sda3 /data ext4 rw 0 0", ""),
+        ("#/dev/sda3 /data ext4 rw 0 0", ""),
+        ("/dev/sda3 /data", ""),
+        ("tmpfs /srv tmpfs rw 0 0", ""),
+        ("/dev/sda4 /var ext4 rw 0 0", ""),
+        ("", ""),
+    ],
+)
+def test_what_the_tree_mounts_by_its_own_fstab(line: str, seen: str) -> None:
+    for head in (HEAD, TAR_HEAD):
+        found = in_busybox(f"mounts:\n{T}{V}", head, fstab=f"# <device> <dir>\n\n{line}\n{line}\n")
+        assert len(found) == bool(seen)
+        for problem in found:
+            assert (problem.rule, problem.severity, problem.mark.line) == ("undeclared-mount", "warning", 3)
+            assert problem.at == (("source", "debian") if head == HEAD else ("source", "tar"))
+            assert seen in problem.message and "declare it" in problem.hint
+
+
+def test_every_undeclared_mount_is_said() -> None:
+    found = in_busybox("", fstab="/dev/a /a ext4 rw\n/dev/b /b ext4 rw\n")
+    assert [p.message.split()[5:7] for p in found] == [["/dev/a", "on"], ["/dev/b", "on"]]
+    assert lint(profile_of(""), tree(texts={"/etc/fstab": b"# UNCONFIGURED FSTAB FOR BASE SYSTEM\n"})) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "empty"),
+    [
+        ("shadow", "root::19700:0:99999:7:::", True),
+        ("shadow", "root:::::::", True),
+        ("passwd", "root::0:0:root:/root:/bin/sh", True),
+        ("shadow", "root:*:19700::::::", False),
+        ("shadow", "root:!:19700::::::", False),
+        ("shadow", "root:$5$salt$hash:19700::::::", False),
+        ("passwd", "root:x:0:0:root:/root:/bin/sh", False),
+        ("shadow", "", False),
+        ("shadow", ":::", False),
+        ("shadow", "root", False),
+    ],
+)
+def test_a_login_without_a_password(name: str, line: str, empty: bool) -> None:
+    found = in_busybox("", **{name: f"daemon:*:1:1:::\n{line}\n"})
+    assert [(p.rule, p.severity, p.at) for p in found] == [("empty-password", "warning", ("source", "tar"))] * empty
+    assert all(p.message == f"root has an empty password in /etc/{name} of the tree" for p in found)
+    assert all("`*`" in p.hint for p in found)
+
+
+def test_each_empty_password_is_said() -> None:
+    found = in_busybox("", passwd="a::0:0::/:/bin/sh\nb:x:1:1::/:/bin/sh\n", shadow="b:::::::\nc::1:::::\n")
+    assert sorted(p.message.split()[0] for p in found) == ["a", "b", "c"]
+
+
+PING = Node("file", 0o755, 0, 0, 9, caps=b"\x01\x00\x00\x02" + bytes(16))
+NO_CP = {"/usr/bin/cp": Node("symlink", 0o777, 0, 0, target="busybox")}
+SEEDED = "{path: /var/www, type: bind, source: %s}"
+
+
+@pytest.mark.parametrize(
+    ("mount", "lost"),
+    [
+        (SEEDED % "state", True),
+        (SEEDED % "tmpfs", True),
+        (D.replace("/srv", "/var/www"), True),
+        (SEEDED.replace("/var/www", "/var") % "state", True),
+        (SEEDED.replace("}", ", seed: empty}") % "state", False),
+        ("{path: /var/www, type: overlay, upper: state}", False),
+        ("{path: /var/www, type: overlay, upper: tmpfs}", False),
+        ("{path: /var/www, type: tmpfs}", False),
+        ("{path: /srv, type: bind, source: /var/www}", False),
+        (SEEDED.replace("/var/www", "/var/ww") % "state", False),
+        (SEEDED.replace("/var/www", "/srv") % "state", False),
+    ],
+)
+def test_capabilities_that_a_seed_would_lose(mount: str, lost: bool) -> None:
+    """busybox's cp has no extended attributes; the seed is made by the initrd's, or the tree's, busybox then."""
+    profile = profile_of(f"init: other\n{STATE}mounts: [{mount}]\n")
+    found = lint(profile, busybox_tree({"/var/www/bin/ping": PING}))
+    assert [(p.rule, p.at, p.severity) for p in found] == [("no-cp", ("mounts", 0, "path"), "error")] * lost
+    assert all(p.message.startswith("/var/www/bin/ping has capabilities") and "coreutils" in p.hint for p in found)
+
+
+@pytest.mark.parametrize(
+    ("cp", "own"),
+    [
+        (Node("file", 0o755, 0, 0, 9), True),
+        (Node("symlink", 0o777, 0, 0, target="coreutils"), True),
+        (Node("symlink", 0o777, 0, 0, target="/bin/busybox"), False),
+        (Node("symlink", 0o777, 0, 0, target="toybox"), False),
+        (Node("symlink", 0o777, 0, 0, target="nowhere"), False),
+    ],
+)
+def test_whose_cp_keeps_capabilities(cp: Node, own: bool) -> None:
+    nodes = {"/usr/bin/coreutils": INIT, "/usr/bin/toybox": INIT, "/usr/bin/cp": cp, "/var/www/ping": PING}
+    profile = profile_of(f"init: other\n{STATE}mounts: [{SEEDED % 'state'}]\n")
+    assert [p.rule for p in lint(profile, busybox_tree(nodes))] == ["no-cp"] * (not own)
+    assert lint(profile, busybox_tree({**nodes, "/var/www/ping": INIT})) == []
 
 
 def test_everything_at_once_sorted_by_place() -> None:

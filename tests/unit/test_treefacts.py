@@ -149,7 +149,8 @@ def test_accounts_units_and_init(tmp_path: Path) -> None:
     assert facts.text("/etc/os-release") == b"ID=debian\n"
     assert facts.texts["/usr/lib/systemd/system/ssh.service"] == b"[Unit]\n"
     assert "/usr/lib/systemd/other" not in facts.texts
-    assert make_facts({}).init == "none" and make_facts({}).users() == {}
+    assert make_facts({}).init == "none" and make_facts({}).users().keys() == {"root"}
+    assert make_facts({}).groups() == {"root": 0} and not make_facts({}, {"/etc/passwd": b""}).users()
 
 
 LINKS = {

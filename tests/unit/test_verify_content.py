@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from guest import Answer, Guest, content, ran
-from layouts import RICH, entries_of, layout_of
+from layouts import DIRECTORIES, OTHER, RICH, P, busybox_tree, entries_of, layout_of
 
-from rofs.verify.check import Verdict
+from rofs.treefacts import make_facts
+from rofs.verify.check import Check, Verdict
 from rofs.verify.content import MOST_READ_BYTES, content_checks
 
 LAYOUT = layout_of(RICH)
@@ -99,3 +100,93 @@ def test_another_host_name(op: str, answer: Answer) -> None:
     guest = Guest(LAYOUT, ENTRIES)
     guest.rules[op] = answer
     assert not verdict("hostname: gateway", guest).ok
+
+
+# --- where busybox is all that could be asked -------------------------------------------------------
+
+PLAIN = layout_of(OTHER, busybox_tree())
+PLAIN_ENTRIES = entries_of(PLAIN, busybox_tree())
+PLAIN_CHECKS = {c.name: c for c in content_checks(PLAIN, PLAIN_ENTRIES)}
+GROUP = "root:x:0:\ndialout:x:20:bob\nbob:x:1000:eve\nusers:x:100:\n"
+EVE = "eve:x:1001:100::/home/eve:/bin/sh\n"
+
+
+def plain(name: str, op: str = "", answer: Answer | None = None) -> Verdict:
+    guest = Guest(PLAIN, PLAIN_ENTRIES)
+    if answer is not None:
+        guest.rules[op] = answer
+    check: Check = PLAIN_CHECKS[name]
+    assert not op or op in [str(o) for o in check.ops]
+    return guest.ask(check)
+
+
+def test_without_systemd_files_are_read_and_no_program_is_run() -> None:
+    asked = {op.name for check in PLAIN_CHECKS.values() for op in check.ops}
+    assert asked == {"read", "lstat"}
+    found = plain("user: bob")
+    assert found.ok and "groups dialout," in found.seen
+    assert plain("user: eve").ok and plain("hostname: gateway").ok
+
+
+@pytest.mark.parametrize(
+    ("user", "op", "answer", "seen"),
+    [
+        ("bob", "read /etc/passwd", content(BOB.replace("bash", "sh").replace("1000:1000", "0:1000")), "says bob:x:0"),
+        ("bob", "read /etc/passwd", content(""), "passwd says nothing"),
+        ("bob", "read /etc/passwd", content(2 * BOB.replace("bash", "sh")), "passwd says nothing"),
+        ("bob", "read /etc/passwd", content("bobby" + BOB[3:]), "passwd says nothing"),
+        ("bob", "read /etc/passwd", {"errno": "ENOENT"}, "passwd says nothing"),
+        ("bob", "read /etc/passwd", {"timeout": True}, "timeout"),
+        ("bob", "read /etc/group", content(GROUP.replace("20:bob", "20:")), "not in dialout"),
+        ("bob", "read /etc/group", content(GROUP.replace("20:bob", "20:bobby,rob")), "not in dialout"),
+        ("bob", "read /etc/group", content(GROUP.replace("dialout", "uucp")), "not in dialout"),
+        ("bob", "read /etc/group", {"errno": "ENOENT"}, "not in dialout"),
+        ("eve", "read /etc/group", content(GROUP.replace("1000:eve", "1000:")), "not in bob"),
+        ("eve", "read /etc/passwd", content(EVE.replace("100:", "0:")), "passwd says eve:x:1001:0:"),
+        ("eve", "read /etc/shadow", content("bob:*:1::::::\neve::1::::::\n"), "the password field is not *"),
+        ("eve", "read /etc/shadow", content("bob:*:1::::::\n"), "the password field is not *"),
+        ("eve", "read /etc/shadow", {"errno": "EACCES"}, "the password field is not *"),
+    ],
+)
+def test_a_user_that_differs_in_the_files(user: str, op: str, answer: Answer, seen: str) -> None:
+    found = plain(f"user: {user}", op, answer)
+    assert not found.ok and seen in found.seen
+
+
+def test_files_with_more_than_the_user_are_fine() -> None:
+    assert plain("user: bob", "read /etc/group", content("dialout:x:20:ann,bob\n" + GROUP.replace("20:bob", "20:"))).ok
+    assert plain("user: eve", "read /etc/passwd", content(EVE + "other:x:5:5::/:/bin/sh\n")).ok
+
+
+@pytest.mark.parametrize(
+    ("op", "answer"),
+    [
+        ("read /proc/sys/kernel/hostname", content("(none)\n")),
+        ("read /proc/sys/kernel/hostname", {"errno": "ENOENT"}),
+        ("read /etc/hosts", content("127.0.0.1\tlocalhost\n127.0.1.1\tgateway2\n")),
+        ("read /etc/hosts", content("127.0.0.1\tlocalhost # gateway\n")),
+        ("read /etc/hosts", content("gateway\n")),
+        ("read /etc/hosts", content("")),
+        ("read /etc/hosts", {"errno": "ENOENT"}),
+    ],
+)
+def test_a_host_name_that_the_files_do_not_have(op: str, answer: Answer) -> None:
+    assert not plain("hostname: gateway", op, answer).ok
+
+
+@pytest.mark.parametrize("init", ["systemd", "other"])
+def test_what_the_system_mounts_over_is_not_compared(init: str) -> None:
+    """A tree may lack /proc or /run; the directory that rofs makes there is never seen again."""
+    owned = ("/run", "/dev", "/proc", "/sys")
+    facts = make_facts({path: node for path, node in DIRECTORIES.items() if path not in (*owned, "/var/tmp", "/tmp")})
+    layout = layout_of(f"init: {init}\nmounts: [{{path: /new, type: overlay, upper: tmpfs}}]\n", facts)
+    entries = entries_of(layout, facts)
+    made = {str(e.path) for e in entries if e.kind == "dir"}
+    assert made >= {*owned, "/var/tmp", "/tmp", "/new"}
+    asked = {str(op) for c in content_checks(layout, entries) for op in c.ops}
+    assert {"lstat /var/tmp", "lstat /tmp"} <= asked
+    assert not asked & {f"lstat {path}" for path in (*owned, "/new")}
+    inside = entries_of(layout_of("files: [{path: /running, content: x}]\n", facts), facts)
+    assert [e for e in inside if e.path == P("/running")]
+    asked = {str(op) for c in content_checks(layout, inside) for op in c.ops}
+    assert "lstat /running" in asked, "which only begins like one"

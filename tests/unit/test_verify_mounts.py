@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from guest import Guest, Rule, content, ran, replaced
-from layouts import RICH, entries_of, layout_of
+from guest import Answer, Guest, Rule, content, mounted, ran, rejected, replaced
+from layouts import OTHER, RICH, busybox_tree, entries_of, layout_of
 
 from rofs.layout import Layout
 from rofs.verify.check import Verdict
@@ -174,3 +174,110 @@ def test_units_are_compared_without_what_only_fstab_says() -> None:
     text = "[Unit]\nX=1\n[Mount]\nWhat=a=b\nWhere=/x;y\nType=none\nOptions=bind,nofail,x-initrd.mount,ro,x-a.b=c\n"
     assert parse_unit(text) == {"What": "a=b", "Where": "/x;y", "Type": "none", "Options": "bind,ro"}
     assert parse_unit("") == {}
+
+
+@pytest.mark.parametrize("path", ["/etc", "/var"])
+@pytest.mark.parametrize(
+    ("option", "known"),
+    [
+        ("uuid=on", True),
+        ("uuid=off", True),
+        ("uuid", True),
+        ("redirect_dir=on", False),
+        ("xino=on", False),
+        ("index=on", False),
+        ("nfs_export=on", False),
+        ("verity=require", False),
+        ("volatile", False),
+        ("uuidx=on", False),
+    ],
+)
+def test_what_a_kernel_shows_of_an_overlay_by_itself(path: str, option: str, known: bool) -> None:
+    """Linux 6.6 and later show uuid=; all else would be somebody's decision."""
+    found = rejected(mounted(Guest(LAYOUT, ENTRIES), path, "workdir=", f"{option},workdir="))
+    assert list(found) == ([] if known else [f"mount: {path} (overlay-tmpfs)"])
+    assert all(f"undeclared options {option.partition('=')[0]}" in seen for seen in found.values())
+
+
+# --- fstab where nobody but people reads it ---------------------------------------------------------
+
+PLAIN = layout_of(OTHER, busybox_tree())
+PLAIN_ENTRIES = entries_of(PLAIN, busybox_tree())
+BUSY = "mount: mounting tmpfs on /x failed: No such file or directory\n"
+
+
+def plain(fstab: Answer | None = None, mount: Answer | None = None, *tables: Answer) -> Verdict:
+    """The verdict on fstab with other answers: the file, `mount -a`, the mount table before and after."""
+    (check,) = unit_checks(PLAIN)
+    assert check.name == "fstab: /etc/fstab" and check.phase == "loud"
+    guest = Guest(PLAIN, PLAIN_ENTRIES)
+    before, file, said, after = (guest(op) for op in check.ops)
+    before, after = tables or (before, after)
+    return check.judge([before, file if fstab is None else fstab, said if mount is None else mount, after])
+
+
+def test_mount_a_has_nothing_to_do() -> None:
+    found = plain()
+    assert found.ok and found.seen == f"{len(PLAIN.mounts)} lines, mount -a ended 0"
+    found = plain(mount=ran("mount: nothing to do\n"))
+    assert found.ok and found.seen.endswith("ended 0: mount: nothing to do")
+
+
+@pytest.mark.parametrize("answer", [ran("/bin/sh: mount: not found\n", 127), {"errno": "ENOENT"}])
+def test_an_image_without_mount_cannot_mount_anything(answer: Answer) -> None:
+    found = plain(mount=answer)
+    assert found.ok and found.seen.endswith("no mount(8) in the image")
+
+
+@pytest.mark.parametrize(
+    "answer", [ran(BUSY, 1), ran(BUSY, 32), {"exit_signal": 9}, {"timeout": True}, {}, {"errno": "EIO"}]
+)
+def test_a_mount_a_that_fails(answer: Answer) -> None:
+    found = plain(mount=answer)
+    assert not found.ok
+    assert "status" not in answer or f"ended {answer['status']}: mount: mounting tmpfs on /x failed" in found.seen
+
+
+@pytest.mark.parametrize(
+    "answer", [content("tmpfs /x tmpfs rw 0 0\n"), content(""), {"errno": "ENOENT"}, {"timeout": True}]
+)
+def test_an_fstab_of_somebody_else(answer: Answer) -> None:
+    found = plain(answer)
+    assert not found.ok
+    assert found.seen == ("timeout: True" if "timeout" in answer else "another /etc/fstab")
+
+
+def test_a_mount_a_that_mounts_something() -> None:
+    before = Guest(PLAIN, PLAIN_ENTRIES).table
+    more = content(f"{before}90 1 0:90 / /x rw - tmpfs tmpfs rw\n")
+    for tables in ((content(before), more), (more, content(before))):
+        found = plain(None, None, *tables)
+        assert not found.ok and found.seen == "mount -a changes the mount table"
+
+
+@pytest.mark.parametrize("answer", [{}, {"errno": "EIO"}, {"timeout": True}])
+def test_a_table_that_nobody_saw_proves_nothing(answer: Answer) -> None:
+    table = content(Guest(PLAIN, PLAIN_ENTRIES).table)
+    assert not plain(None, None, answer, answer).ok
+    assert not plain(None, None, answer, table).ok and not plain(None, None, table, answer).ok
+
+
+@pytest.mark.parametrize(
+    ("row", "mine"),
+    [
+        ("90 1 0:90 / /proc rw - proc proc rw\n", "other"),
+        ("90 1 0:90 / /sys rw - sysfs sysfs rw\n", ""),
+        ("90 1 0:90 / /proc rw - tmpfs tmpfs rw\n", ""),
+        ("90 1 0:90 / /run rw - tmpfs tmpfs rw\n", ""),
+        ("90 1 0:90 / /dev/pts rw - devpts devpts rw\n", "systemd"),
+        ("90 1 0:90 / /dev/shm rw - tmpfs tmpfs rw\n", "systemd"),
+        ("90 1 0:90 / /tmp/x rw - tmpfs tmpfs rw\n", ""),
+    ],
+)
+def test_what_the_system_mounts_by_itself_depends_on_its_init(row: str, mine: str) -> None:
+    """For another init the initrd has made /dev/pts and /dev/shm, once; its inittab may mount /proc again."""
+    for layout, init in ((LAYOUT, "systemd"), (PLAIN, "other")):
+        guest = Guest(layout, entries_of(layout, busybox_tree() if init == "other" else None))
+        assert verdict("nothing undeclared", guest, layout).ok
+        guest.table += row
+        assert verdict("nothing undeclared", guest, layout).ok == (init == mine)

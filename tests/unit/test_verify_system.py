@@ -8,7 +8,9 @@ from guest import JOURNAL, Answer, ran
 from layouts import RICH, profile_of
 
 from rofs.verify.check import Verdict
-from rofs.verify.system import system_checks
+from rofs.verify.checks import judge, make_plan
+from rofs.verify.probe_wire import poweroff
+from rofs.verify.system import SETTLE_TIMEOUT_S, system_checks
 
 CHECKS = {c.name: c for c in system_checks(profile_of(RICH))}
 CYCLE = "a.service: Found ordering cycle on b.service/start\n"
@@ -75,3 +77,60 @@ def test_a_unit_that_is_not_active(state: str) -> None:
 def test_a_command_that_failed(answer: Answer) -> None:
     assert verdict("verify.commands: true", ran("")).ok
     assert not verdict("verify.commands: true", answer).ok
+
+
+# --- an init that is not systemd --------------------------------------------------------------------
+
+OTHER = tuple(system_checks(profile_of("init: other\nverify: {commands: ['true', 'false']}\n")))
+AT_REST: Answer = {
+    "errno": None, "settled": True, "waited_ms": 2100, "processes": 31, "pid1": "/usr/bin/busybox",
+    "pid1_args": "init", "uptime_ms": 6540,
+}  # fmt: skip
+
+
+def rest(**facts: object) -> Verdict:
+    return OTHER[0].judge([{**AT_REST, **facts}])
+
+
+def test_another_init_is_asked_whether_it_rests_and_nothing_of_systemd() -> None:
+    assert [c.name for c in OTHER] == ["system: settled", "verify.commands: true", "verify.commands: false"]
+    assert [op.name for c in OTHER for op in c.ops] == ["settle", "exec", "exec"]
+    assert (OTHER[0].at, OTHER[0].phase) == (("init",), "quiet")
+    assert OTHER[0].ops[0].args[0] == str(SETTLE_TIMEOUT_S).encode()
+
+
+def test_a_boot_that_came_to_rest() -> None:
+    found = rest()
+    assert found.ok and "/usr/bin/busybox" in found.seen and "6.5 s after the kernel's start" in found.seen
+
+
+def test_a_service_that_never_rests_is_told_and_is_no_fault() -> None:
+    found = rest(settled=False, busy=["collectd", "mkfs.ext4"])
+    assert found.ok and f"still busy after {SETTLE_TIMEOUT_S} s: collectd, mkfs.ext4" in found.seen
+    found = rest(settled=False)
+    assert found.ok and "new processes" in found.seen, "too short-lived to have a name"
+
+
+@pytest.mark.parametrize(
+    ("pid1", "seen"),
+    [
+        (None, "PID 1 is unknown"),
+        ("", "PID 1 is unknown"),
+        ("/run/rofs-probe/rofs-probe", "PID 1 is /run/rofs-probe/rofs-probe"),
+        ("/run/rofs-probe/rofs-probe%20(deleted)", "rofs-probe"),
+    ],
+)
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_boot_whose_pid_1_is_not_the_images(pid1: str | None, seen: str, settled: bool) -> None:
+    """The probe starts the init in its own place: what is still the probe never became one."""
+    found = rest(pid1=pid1, settled=settled)
+    assert not found.ok and seen in found.seen
+
+
+@pytest.mark.parametrize("answer", [None, {}, {"timeout": True}, {"errno": "EIO"}, {**AT_REST, "stuck": True}])
+def test_no_answer_is_no_rest(answer: Answer | None) -> None:
+    plan = make_plan(OTHER[:1], poweroff("clean"))
+    (outcome,) = judge(plan, 1, {} if answer is None else {1: answer})
+    assert not outcome.verdict.ok and outcome.verdict.seen
+    (outcome,) = judge(plan, 1, {1: AT_REST})
+    assert outcome.verdict.ok
