@@ -54,6 +54,8 @@ SYSTEM_ROWS: tuple[tuple[str, frozenset[str], int], ...] = tuple(
     )
 )
 """What the kernel and PID 1 mount by themselves: path, types, how often (tried.md, a clean boot)."""
+_OTHER_INIT_ROWS = (("/proc", frozenset({"proc"}), 2), *(row for row in SYSTEM_ROWS if row[0] != "/proc"))
+"""Buildroot's inittab mounts /proc unasked, over that of the initrd: since Linux 5.8 each mount is an instance."""
 
 
 def mount_checks(layout: Layout) -> Iterator[Check]:
@@ -162,6 +164,7 @@ def judge_undeclared(layout: Layout, facts: Sequence[Facts]) -> Verdict:
         return broken(expected, trouble(facts[0]) or f"a mount table of {len(rows)} rows, and not the whole")
     declared = {m.where for m in layout.mounts}
     etc_writable = any(m.where == PurePosixPath("/etc") and m.promise is not Promise.BIND_RO for m in layout.mounts)
+    rules = SYSTEM_ROWS if layout.profile.init == "systemd" else _OTHER_INIT_ROWS
     count: dict[str, int] = {}
     strange = []
     for row in rows:
@@ -169,7 +172,7 @@ def judge_undeclared(layout: Layout, facts: Sequence[Facts]) -> Verdict:
             continue
         path = str(row.where)
         count[path] = count.get(path, 0) + 1
-        rule = next((r for r in SYSTEM_ROWS if re.fullmatch(r[0], path)), None)
+        rule = next((r for r in rules if re.fullmatch(r[0], path)), None)
         transient = path == "/etc/machine-id" and etc_writable
         if rule is None or row.type not in rule[1] or count[path] > rule[2] or transient:
             strange.append(f"{path} ({row})")
