@@ -24,9 +24,11 @@ from rofs.sources.debian import DROP, OF_ONE_MACHINE, UnknownPackage, fetch_tree
 from rofs.sources.directory import write_directory_tar
 from rofs.sources.kernel import Boot, fetch_boot, fetch_busybox, load_boot
 from rofs.store import Cache
+from rofs.tarmembers import iter_members
 
 KERNEL_NEEDS = ("kmod",)
 """What a kernel package depends on at run time: only its files are taken, so it is named here."""
+CHUNK_BYTES = 1 << 20
 FORMAT = "4"
 """Part of the cache's key: raised when the same question would be answered otherwise."""
 
@@ -118,7 +120,12 @@ class Fetcher:
         with self.progress.step(f"{self.arch.name}: {source.path[self.arch.name]}") as step:
             write_directory_tar(path, tar, self.inputs.ownership, step.update)
             check_tree(tar)
-        return Tree(tar=tar, drop=OF_ONE_MACHINE, keep_times=False, inputs={"directory": {"sha256": hash_file(tar)}})
+        return Tree(
+            tar=tar,
+            drop=OF_ONE_MACHINE,
+            keep_times=False,
+            inputs={"directory": {"sha256": _hash_tree(tar, self.epoch)}},
+        )
 
     # --- what boots it ------------------------------------------------------------------------------
 
@@ -188,8 +195,10 @@ class Fetcher:
 def check_machine(tree: Tree, machine: str | None, arch: Arch, profile: Profile) -> None:
     """Refuse a tree of another architecture; what no program in it tells is taken on trust."""
     if machine not in (None, arch.name):
-        at = (*profile.source.at, "path")
-        message = f"{tree.tar.name} holds programs for {machine}, not for {arch.name}"
+        source = profile.source
+        at = (*source.at, "path")
+        name = tree.tar.name if isinstance(source, DebianSource) else source.path[arch.name]
+        message = f"{name} holds programs for {machine}, not for {arch.name}"
         hint = "name the tree of each architecture: path: {amd64: …, arm64: …}, or change `architectures`"
         raise ProfileError([Problem(profile.marks.find(at), message, "wrong-machine", at, hint)])
 
@@ -202,6 +211,19 @@ def _about(files: BoardFiles, boot: Boot) -> dict[str, dict[str, str]]:
     if files.config is not None:
         found["config"] = (files.config, files.config)
     return {key: {"name": path.name, "sha256": hash_file(hashed)} for key, (path, hashed) in found.items()}
+
+
+def _hash_tree(tar: Path, epoch: int) -> str:
+    """Of all that an image gets of a directory: newer times become `epoch` there, so they make no difference."""
+    digest = hashlib.sha256()
+    for archive, info in iter_members(tar):
+        about = (info.name, info.type, info.mode, info.uid, info.gid, min(int(info.mtime), epoch), info.size)
+        more = (info.linkname, info.devmajor, info.devminor, sorted(info.pax_headers.items()))
+        digest.update(repr((*about, *more)).encode("utf-8", "surrogateescape"))
+        content = archive.extractfile(info) if info.isfile() else None
+        while content is not None and (piece := content.read(CHUNK_BYTES)):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _digest(data: bytes | None) -> str:
