@@ -24,7 +24,16 @@ from rofs.layout import store_file
 from rofs.machine.accel import Accel, find_accel
 from rofs.machine.arch import Arch
 from rofs.machine.disk import make_overlay
-from rofs.machine.qemu import QMP_SOCKET, Disk, Overseer, device_args, kernel_args, machine_argv, no_start
+from rofs.machine.qemu import (
+    QMP_SOCKET,
+    Disk,
+    Overseer,
+    device_args,
+    kernel_args,
+    machine_argv,
+    machine_cmdline,
+    no_start,
+)
 from rofs.profile import Persistent
 from rofs.run import run, stoppable
 from rofs.store import default_cache_dir, workspace
@@ -198,8 +207,7 @@ def find_differences(image: Path) -> list[str]:
 
 def render_cmdline(image: Path, arch: Arch, append: str) -> str:
     """The shipped words, where the root and the console are, and the user's, which come last and so win."""
-    words = [(image / "cmdline").read_text("utf-8").strip(), f"root=/dev/vda console={arch.console}", append]
-    return " ".join(word for word in words if word)
+    return f"{machine_cmdline((image / 'cmdline').read_text('utf-8'), arch)} {append}".strip()
 
 
 def render_ssh(port: int, user: str) -> str:

@@ -128,6 +128,15 @@ def device_args(forward: int | None, disks: Sequence[Disk]) -> list[str]:
     return argv
 
 
+def machine_cmdline(shipped: str, arch: Arch) -> str:
+    """The image's command line on this machine: with its root and its console, and without a board's consoles.
+
+    The kernel takes the first console of a driver that it is told, be the port there or not.
+    """
+    kept = re.sub(r"(^|\s)console=\S*", "", shipped).strip()
+    return f"{kept} root=/dev/vda console={arch.console}".strip()
+
+
 def kernel_args(kernel: Path, initrd: Path, cmdline: str) -> list[str]:
     """What QEMU loads, and the kernel's command line."""
     return ["-kernel", str(kernel.absolute()), "-initrd", str(initrd.absolute()), "-append", cmdline]

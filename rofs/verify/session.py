@@ -17,7 +17,7 @@ from rofs.layout import persistent_stores, store_file
 from rofs.machine.accel import Accel
 from rofs.machine.arch import ARCHES, Arch
 from rofs.machine.disk import allocated, make_overlay
-from rofs.machine.qemu import Boot, BootResult, Disk, boot
+from rofs.machine.qemu import Boot, BootResult, Disk, boot, machine_cmdline
 from rofs.profile import Persistent
 from rofs.progress import Progress, Step
 from rofs.verify import probe_wire as wire
@@ -31,6 +31,8 @@ from rofs.verify.outside import SSH_PORT, Outside
 from rofs.verify.scenario import Scenario, scenarios
 
 SHIPPED = ("rootfs.squashfs", "vmlinuz", "initrd.img")
+SUFFIX = "panic=-1"
+"""Added to the command line, which the report names whole: a panic ends the boot at once."""
 BOOT_TIMEOUT_S = 600
 """A Debian boot takes 10 s under TCG; shared machines have been seen ten times slower."""
 
@@ -211,7 +213,7 @@ def _boot(request: Request, scenario: Scenario, disks: tuple[Disk, ...], step: S
     plan = make_plan(checks, wire.poweroff(scenario.ends))
     initrd = request.work / f"initrd-{scenario.number}.img"
     append(request.image / "initrd.img", probe_archive(arch, plan.ops, contract.layout.profile.init), initrd)
-    words = [(request.image / "cmdline").read_text().strip(), suffix(arch)]
+    words = [machine_cmdline((request.image / "cmdline").read_text(), arch), SUFFIX]
     if scenario.state == "reset" and contract.layout.profile.state is None:
         words.append("rofs.reset=1")  # there is no place for the flag
     answers: dict[int, Facts] = {}
@@ -253,11 +255,6 @@ def _refusal_outcome(request: Request, scenario: Scenario, record: BootRecord) -
         boot=scenario.number, promise="state", subject=f"refused ({scenario.title})", at=at,
         verdict=decide(ok, "the initrd refuses, says why, and the kernel's panic reboots", seen),
     )  # fmt: skip
-
-
-def suffix(arch: Arch) -> str:
-    """What verification adds to the shipped command line; the report says so."""
-    return f"root=/dev/vda console={arch.console} panic=-1"
 
 
 def probe_archive(arch: Arch, ops: Sequence[wire.Op], init: Literal["systemd", "other"] = "systemd") -> bytes:

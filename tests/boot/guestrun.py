@@ -13,11 +13,11 @@ from rofs.image.cpio import append
 from rofs.machine.accel import find_accel
 from rofs.machine.arch import ARCHES
 from rofs.machine.disk import make_overlay
-from rofs.machine.qemu import Boot, BootResult, Disk, boot
+from rofs.machine.qemu import Boot, BootResult, Disk, boot, machine_cmdline
 from rofs.store import default_cache_dir
 from rofs.verify import probe_wire as wire
 from rofs.verify.check import Facts, text
-from rofs.verify.session import probe_archive, suffix
+from rofs.verify.session import SUFFIX, probe_archive
 
 RUNNING = wire.run(240, "systemctl", "is-system-running", "--wait")
 FAILED = wire.run(30, "systemctl", "list-units", "--failed", "--all", "--no-legend", "--plain")
@@ -71,7 +71,7 @@ def run_guest(
     plan = (*ops, wire.poweroff("cut" if ends == "cut" else "clean"))
     append(initrd or image / "initrd.img", probe_archive(arch, plan), work / "initrd.img")
     root = make_overlay(image / "rootfs.squashfs", work / "root.qcow2")
-    cmdline = f"{(image / 'cmdline').read_text().strip()} {suffix(arch)} {words}".strip()
+    cmdline = f"{machine_cmdline((image / 'cmdline').read_text(), arch)} {SUFFIX} {words}".strip()
     request = Boot(
         arch=arch, accel=find_accel(arch, default_cache_dir()), kernel=image / "vmlinuz", initrd=work / "initrd.img",
         cmdline=cmdline, disks=(Disk(path=root, format="qcow2"), *stores), work=work, console=work / "console.log",

@@ -110,6 +110,8 @@ def test_the_network_ends_in_qemu_but_for_a_port_of_the_loopback(
         ("ro panic=10\n", "", "ro panic=10 root=/dev/vda console=ttyS0"),
         ("ro\n", "debug x=1", "ro root=/dev/vda console=ttyS0 debug x=1"),
         ("\n", "", "root=/dev/vda console=ttyS0"),
+        ("ro console=ttyS1,115200 x=console=y\n", "", "ro x=console=y root=/dev/vda console=ttyS0"),
+        ("console=tty0 console=ttymxc0 ro\n", "console=ttyS9", "ro root=/dev/vda console=ttyS0 console=ttyS9"),
     ],
 )
 def test_the_command_line_is_the_shipped_one_and_more(shipped: str, append: str, cmdline: str, tmp_path: Path) -> None:
