@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rofs.ownership import CAPABILITIES
 from rofs.tarmembers import decode_xattrs, iter_members
 from rofs.treefacts import Kind, member_kind, member_path
 
@@ -34,14 +35,6 @@ _TYPES: Mapping[Kind, bytes] = {
     "block": tarfile.BLKTYPE,
     "fifo": tarfile.FIFOTYPE,
 }
-_CAPABILITIES = (  # noqa: SIM905 -- as in linux/capability.h; 41 literals are longer to read
-    "chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable "
-    "net_bind_service net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot "
-    "sys_ptrace sys_pacct sys_admin sys_boot sys_nice sys_resource sys_time sys_tty_config mknod lease "
-    "audit_write audit_control setfcap mac_override mac_admin syslog wake_alarm block_suspend audit_read "
-    "perfmon bpf checkpoint_restore"
-).split()
-"""By number, capabilities(7)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +136,7 @@ def caps_text(raw: bytes) -> str:
             continue
         flags = "e" if magic & 1 else ""
         flags += ("i" if inheritable & bit else "") + ("p" if permitted & bit else "")
-        name = _CAPABILITIES[number] if number < len(_CAPABILITIES) else str(number)
+        name = CAPABILITIES[number] if number < len(CAPABILITIES) else str(number)
         groups.setdefault(flags, []).append(f"cap_{name}")
     text = " ".join(f"{','.join(names)}={flags}" for flags, names in sorted(groups.items()))
     return text + (f" [rootid={words[4]}]" if len(words) > 4 else "")
