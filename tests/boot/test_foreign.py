@@ -226,6 +226,17 @@ def test_the_buildroot_tree_is_the_archives(buildroot: Callable[[str], Image], a
     assert gone == set()
 
 
+def test_what_init_writes_for_such_a_tar_builds_untouched(
+    boot_files: Callable[[str], Boot], rofs: Rofs, tmp_path: Path
+) -> None:
+    tar = tar_buildroot(make_buildroot(tmp_path / "made", boot_files("amd64").busybox), tmp_path / "rootfs.tar")
+    profile = tmp_path / "gw.yaml"
+    done = rofs("init", "gw", "--tar", tar, "--output", profile)
+    assert done.returncode == 0 and "init: other\n" in profile.read_text(), done.stderr
+    done = rofs("build", profile, "--output", tmp_path / "images")
+    assert done.returncode == 0 and "gw/amd64: verified, " in done.stdout, done.stdout + done.stderr
+
+
 # --- sysvinit -----------------------------------------------------------------------------------------
 
 RC_LOCAL = """\
