@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
@@ -22,6 +22,7 @@ from rofs.values import BadValue, show
 MAX_FILE_BYTES = 64 << 20
 """Files are held in memory; what is larger belongs into a package."""
 
+_KEYS = PurePosixPath(".ssh/authorized_keys")
 _T = TypeVar("_T")
 
 
@@ -86,6 +87,7 @@ def load_inputs(profile: Profile, architectures: Sequence[str] = ()) -> Inputs:
         index: reader.take(home.dotfiles, (*home.at, "dotfiles"), _read_dotfiles) or ()
         for index, home in enumerate(profile.home)
     }
+    reader.problems += _keys_twice(profile, dotfiles)
     sources = profile.source.sources if isinstance(profile.source, DebianSource) else None
     apt = None if sources is None else reader.take(sources, (*profile.source.at, "sources"), _read_file)
     trees, ownership = _tree(profile, reader, chosen)
@@ -96,6 +98,16 @@ def load_inputs(profile: Profile, architectures: Sequence[str] = ()) -> Inputs:
         files=files, authorized_keys=keys, dotfiles=dotfiles, apt_sources=apt, trees=trees, ownership=ownership,
         kernels=kernels,
     )  # fmt: skip
+
+
+def _keys_twice(profile: Profile, dotfiles: Mapping[int, tuple[DotFile, ...]]) -> Iterator[Problem]:
+    """keys-twice: who may log in is said once, or somebody reads the wrong list."""
+    keys = {user.name: user.at for user in profile.users if user.authorized_keys}
+    for index, home in enumerate(profile.home):
+        if home.user in keys and any(file.path == _KEYS for file in dotfiles[index]):
+            at, line = (*home.at, "dotfiles"), profile.marks.find(keys[home.user]).line
+            message = f"{home.dotfiles} holds {_KEYS}, and {home.user} has authorized_keys in line {line}"
+            yield Problem(profile.marks.find(at), message, "keys-twice", at, "take one of the two away")
 
 
 def _tree(

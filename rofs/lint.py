@@ -42,6 +42,7 @@ GENERATED = tuple(
 _ALSO_MADE = frozenset(PurePosixPath("/etc", name) for name in ("hostname", "hosts", "resolv.conf"))
 _RUN_TIME = (PurePosixPath("/run"), PurePosixPath("/dev/shm"))  # noqa: S108 - in the image
 """Writable on every system, and filled while it runs."""
+
 _UNIT_NAME_MAX = 255
 _OVERLAY_SPLITS = frozenset(',:"\\')
 
@@ -119,6 +120,10 @@ def rule_system_owned(profile: Profile) -> Found:
                 yield _problem(profile, at, "system-path", f"{path}: {owned} belongs to the kernel and PID 1")
 
 
+def _is_run_time(path: PurePosixPath) -> bool:
+    return any(is_within(path, p) for p in _RUN_TIME)
+
+
 def rule_bind_sources(profile: Profile) -> Found:
     """bind-cycle, rw-of-immutable: a bind shows what is there, and may be what that is."""
     for decl in profile.mounts:
@@ -129,7 +134,7 @@ def rule_bind_sources(profile: Profile) -> Found:
             yield _problem(profile, at, "bind-cycle", f"{decl.path} is bound from {source}, which needs {decl.path}")
             continue
         cover = nearest(source, profile.mounts)
-        writable = (cover is not None and is_writable_decl(cover)) or any(is_within(source, p) for p in _RUN_TIME)
+        writable = (cover is not None and is_writable_decl(cover)) or _is_run_time(source)
         if any(is_within(source, i.path) for i in profile.immutable):
             writable = False
         if decl.access == "rw" and not writable:
@@ -265,6 +270,19 @@ def _cmdlines(profile: Profile) -> dict[KeyPath, list[str]]:
     }
 
 
+def rule_masked_file(profile: Profile) -> Found:
+    """masked-file: a unit that the profile both brings and masks; the file would win."""
+    made = {f.path: f for f in profile.files}
+    for index, name in enumerate(profile.units.mask):
+        file = made.get(UNIT_DIR / name)
+        if file is not None:
+            line = profile.marks.find(file.at).line
+            yield _problem(
+                profile, ("units", "mask", index), "masked-file", f"{name} is put into the image by line {line}",
+                "take one of the two away",
+            )  # fmt: skip
+
+
 def rule_kernel(profile: Profile) -> Found:
     """kernel-twice: an architecture has one kernel."""
     for name in profile.architectures:
@@ -364,6 +382,7 @@ PROFILE_RULES: tuple[Callable[[Profile], Found], ...] = (
     rule_twice, rule_under_immutable, rule_system_owned, rule_bind_sources, rule_overlay_path,
     rule_name_length, rule_shown, rule_hidden, rule_generated, rule_cmdline, rule_memory,
     rule_no_state, rule_devices, rule_refuse, rule_hides_units, rule_machine_id, rule_kernel, rule_other_init,
+    rule_masked_file,
 )  # fmt: skip
 
 
@@ -554,9 +573,26 @@ def rule_bind_source_exists(profile: Profile, facts: TreeFacts) -> Found:
         source = PurePosixPath(str(decl.source))
         cover = nearest(source, profile.mounts)
         baked = (facts.lookup(source) is not None or source in made) and (cover is None or shows_image(cover))
-        at_run_time = any(is_within(source, p) for p in _RUN_TIME) and not is_within(source, RUN)
+        at_run_time = _is_run_time(source) and not is_within(source, RUN)
         if not baked and source not in mounted and not at_run_time:
             yield _problem(profile, (*decl.at, "source"), "no-such-source", f"{source} is not in the tree")
+
+
+def rule_mount_point(profile: Profile, facts: TreeFacts) -> Found:
+    """no-mount-point: below a read-only bind nobody can make the directory to mount on (note 28)."""
+    made = {p for f in profile.files for p in (f.path, *f.path.parents)} | {d.path for d in profile.mounts}
+    for decl in profile.mounts:
+        above = nearest(decl.path.parent, profile.mounts)
+        if above is None or is_writable_decl(above) or _is_run_time(PurePosixPath(str(above.source))):
+            continue
+        real = PurePosixPath(str(above.source)) / decl.path.relative_to(above.path)
+        cover = nearest(real, profile.mounts)
+        if (cover is None or shows_image(cover)) and real not in made and facts.lookup(real) is None:
+            yield _problem(
+                profile, (*decl.at, "path"), "no-mount-point",
+                f"{above.path} shows {above.source} read-only, and there is no {real} to mount on",
+                f"put it into the image, say by a file below {real}",
+            )  # fmt: skip
 
 
 def rule_units(profile: Profile, facts: TreeFacts) -> Found:
@@ -606,5 +642,5 @@ def _disk_use(facts: TreeFacts, path: PurePosixPath) -> int:
 TREE_RULES: tuple[Callable[[Profile, TreeFacts], Found], ...] = (
     rule_init, rule_accounts, rule_user_clash, rule_paths, rule_hidden_home, rule_bind_source_exists, rule_units,
     rule_seeds_fit, rule_tree_fstab, rule_passwords, rule_seed_attributes,
-    rule_ssh_include,
+    rule_ssh_include, rule_mount_point,
 )  # fmt: skip

@@ -131,6 +131,21 @@ home:
     assert "private key" in found[8].message
 
 
+def test_who_may_log_in_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "key.pub").write_text(ED25519)
+    for name in ("dots", "plain"):
+        (tmp_path / name / ".ssh").mkdir(parents=True)
+        (tmp_path / name / ".ssh/config").write_text("x")
+    (tmp_path / "dots/.ssh/authorized_keys").write_text(ED25519)
+    users = f"{PLAIN}users:\n  - {{name: op, uid: 1000, KEYS}}\nhome:\n  - {{user: op, dotfiles: DOTS}}\n"
+    with_keys = users.replace("KEYS", "authorized_keys: [key.pub]")
+    (problem,) = problems(tmp_path, with_keys.replace("DOTS", "dots"))
+    assert (problem.rule, problem.mark.line, problem.at) == ("keys-twice", 7, ("home", 0, "dotfiles"))
+    assert "op has authorized_keys in line 5" in problem.message
+    assert read(tmp_path, with_keys.replace("DOTS", "plain")).authorized_keys
+    assert read(tmp_path, users.replace(", KEYS", "").replace("DOTS", "dots")).dotfiles
+
+
 def test_a_link_inside_the_directory_is_followed(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("x")
     (tmp_path / "link").symlink_to(tmp_path / "real")

@@ -53,6 +53,11 @@ BAD: list[tuple[str, str, int, int, str, str]] = [
         ("unit-name", f"{STATE}mounts: [{{path: '{COLONS}', {kind}}}]\n", 2, 17, "characters", "255")
         for kind in ("type: bind, source: state", D.partition(", ")[2].rstrip("}"))
     ),
+    (
+        "masked-file",
+        "files: [{path: /etc/systemd/system/a.service, content: x}]\nunits: {mask: [b.timer, a.service]}\n",
+        2, 25, "a.service is put into the image by line 4", "take one",
+    ),
     ("not-the-image", "immutable: [/a/x]\nmounts: [{path: /a, type: bind, source: /usr}]\n", 1, 13, "/a/x", "/usr/x"),
     ("hidden", f"files: [{{path: /srv/x, content: x}}]\nmounts:\n{T}", 1, 16, "tmpfs at /srv (line 6)", "overlay"),
     ("hidden", "users: [{name: bob, uid: 1000}]\nmounts: [{path: /home, type: tmpfs}]\n", 1, 9, "/home/bob", "seed"),
@@ -154,6 +159,11 @@ BAD_IN_TREE: list[tuple[str, str, int, int, str, str]] = [
         "no-such-source",
         f"mounts:\n{T}  - {{path: /a, type: bind, source: /srv/a}}\n", 3, 36, "/srv/a is not in the tree", "",
     ),
+    (
+        "no-mount-point",
+        "mounts:\n  - {path: /a, type: bind, source: /var/lib}\n  - {path: /a/b, type: tmpfs}\n",
+        3, 12, "/a shows /var/lib read-only, and there is no /var/lib/b", "a file below /var/lib/b",
+    ),
     ("hidden", "home: [{user: root, dotfiles: d}]\nmounts: [{path: /root, type: tmpfs}]\n", 1, 15, "/root", "seed"),
 ]  # fmt: skip
 
@@ -190,6 +200,14 @@ GOOD = [
     "users: [{name: bob, uid: 1000, shell: /opt/menu}]\nfiles: [{path: /opt/menu, content: x}]\n",
     "units: {enable: [app.service]}\nfiles: [{path: /etc/systemd/system/app.service, content: x}]\n",
     "verify: {units: [srv.mount, system.slice]}\n",
+    "mounts:\n  - {path: /a, type: bind, source: /var}\n  - {path: /a/lib, type: tmpfs, size: 4M}\n",
+    "mounts:\n  - {path: /a, type: bind, source: /run/app}\n  - {path: /a/b, type: tmpfs, size: 4M}\n",
+    (
+        "files: [{path: /var/b/x, content: x}]\n"
+        "mounts:\n  - {path: /a, type: bind, source: /var}\n  - {path: /a/b, type: tmpfs, size: 4M}\n"
+    ),
+    f"mounts:\n{T}  - {{path: /a, type: bind, source: /srv, access: rw}}\n  - {{path: /a/b, type: tmpfs, size: 4M}}\n",
+    "units: {mask: [ssh.service]}\nfiles: [{path: /etc/systemd/system/ssh.service.d/x.conf, content: x}]\n",
     "users: [{name: bob, uid: 1000, groups: [eve]}, {name: eve, uid: 1001}]\n",
     "mounts: [{path: '/srv/a,b', type: tmpfs}]\n",
     f"mounts: [{{path: '{COLONS}', type: bind, source: /usr}}]\n",
