@@ -23,7 +23,7 @@ from rofs.image.manifest import check_outputs
 from rofs.layout import store_file
 from rofs.machine.accel import Accel, find_accel
 from rofs.machine.arch import Arch
-from rofs.machine.disk import make_overlay
+from rofs.machine.disk import check_names, check_state, make_overlay
 from rofs.machine.qemu import (
     QMP_SOCKET,
     Disk,
@@ -165,18 +165,10 @@ def keep_disk(published: Path, kept: Path) -> Disk:
 
 def check_stores(stores: Sequence[Persistent], wishes: Wishes) -> None:
     """Disks of what the image has, and of all of it where a device's are given."""
-    known = [store.name for store in stores]
-    if wishes.keep is not None and not known:
+    if wishes.keep is not None and not stores:
         raise MachineError("the image keeps nothing: it has no state and no partition")
-    for name in (*wishes.state, *(wishes.keep or {})):
-        if name not in known:
-            raise MachineError(f"the image has no {name}" + (f", it has {', '.join(known)}" if known else ""))
-    for path in wishes.state.values():
-        if not path.is_file():
-            raise MachineError(f"{path} is no image of a disk")
-    if missing := [name for name in known if wishes.state and name not in wishes.state]:
-        more = " ".join(f"--state {name}=FILE" for name in missing)
-        raise MachineError(f"all that persists belongs together: give {more} too")
+    check_names(stores, wishes.keep or {})
+    check_state(stores, wishes.state)
 
 
 def make_disks(image: Path, stores: Sequence[Persistent], wishes: Wishes, work: Path) -> tuple[Disk, ...]:

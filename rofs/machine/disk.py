@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rofs.errors import MachineError
+from rofs.profile import Persistent
 from rofs.run import run
 
 SECTOR_BYTES = 512
@@ -23,6 +26,25 @@ class Extent:
 def virtual_size(size_bytes: int) -> int:
     """The size of a disk that holds `size_bytes`: whole sectors."""
     return -(-size_bytes // SECTOR_BYTES) * SECTOR_BYTES
+
+
+def check_state(stores: Sequence[Persistent], state: Mapping[str, Path]) -> None:
+    """A device's disks, by the store's name: of what the image has, and of all of it or none; else MachineError."""
+    check_names(stores, state)
+    for path in state.values():
+        if not path.is_file():
+            raise MachineError(f"{path} is no image of a disk")
+    if missing := [store.name for store in stores if state and store.name not in state]:
+        more = " ".join(f"--state {name}=FILE" for name in missing)
+        raise MachineError(f"all that persists belongs together: give {more} too")
+
+
+def check_names(stores: Sequence[Persistent], names: Iterable[str]) -> None:
+    """MachineError for a store that the image does not have."""
+    known = [store.name for store in stores]
+    for name in names:
+        if name not in known:
+            raise MachineError(f"the image has no {name}" + (f", it has {', '.join(known)}" if known else ""))
 
 
 def overlay_argv(base: Path, out: Path) -> list[str]:

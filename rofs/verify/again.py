@@ -12,10 +12,11 @@ from rofs.image.manifest import check_outputs
 from rofs.layout import persistent_stores
 from rofs.machine.accel import find_accel
 from rofs.machine.arch import ARCHES
+from rofs.machine.disk import check_state
 from rofs.progress import Progress
 from rofs.run import stoppable
 from rofs.store import default_cache_dir, workspace
-from rofs.verify.contract import Contract, load_contract
+from rofs.verify.contract import load_contract
 from rofs.verify.outside import find_identity
 from rofs.verify.report import Report, write_report
 from rofs.verify.scenario import scenarios
@@ -39,7 +40,7 @@ def verify_again(
     image, or its files are not the manifest's and `use_manifest` asks for that.
     """
     contract = load_contract(image)
-    _check_state(contract, state or {})
+    check_state(persistent_stores(contract.layout.profile), state or {})
     user = find_identity(contract, identity)
     notes = _compare(image, use_manifest)
     logs = reports / "logs"
@@ -63,18 +64,6 @@ def verify_again(
     report = Report(profile=contract.layout.profile, session=session, notes=notes)
     write_report(report, reports)
     return report
-
-
-def _check_state(contract: Contract, state: Mapping[str, Path]) -> None:
-    known = [store.name for store in persistent_stores(contract.layout.profile)]
-    for name, path in state.items():
-        if name not in known:
-            raise MachineError(f"the image has no {name}" + (f", it has {', '.join(known)}" if known else ""))
-        if not path.is_file():
-            raise MachineError(f"{path} is no image of a disk")
-    if missing := [name for name in known if state and name not in state]:
-        more = " ".join(f"--state {name}=FILE" for name in missing)
-        raise MachineError(f"all that persists belongs together: give {more} too")
 
 
 def _compare(image: Path, use_manifest: bool) -> tuple[str, ...]:
