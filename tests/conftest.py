@@ -17,9 +17,9 @@ import pytest
 
 from rofs.build import DEFAULT_EPOCH
 from rofs.machine.arch import ARCHES
-from rofs.sources.apt import find_host_sources
 from rofs.sources.kernel import Boot, fetch_boot, load_boot
 from rofs.store import Cache, default_cache_dir
+from tests.release import release_sources
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = ROOT / "profiles"
@@ -82,9 +82,9 @@ def boot_files() -> Callable[[str], Boot]:
 
         def make(directory: Path) -> None:
             log = directory / "log"
-            fetch_boot(arch.default_kernel, arch, suite, find_host_sources(suite), directory, log, DEFAULT_EPOCH)
+            fetch_boot(arch.default_kernel, arch, suite, release_sources(suite), directory, log, DEFAULT_EPOCH)
 
-        return load_boot(Cache(default_cache_dir()).entry("test-kernel", f"{suite}-{arch.default_kernel}-2", make).path)
+        return load_boot(Cache(default_cache_dir()).entry("test-kernel", f"{suite}-{arch.default_kernel}-3", make).path)
 
     return fetch
 

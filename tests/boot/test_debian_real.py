@@ -18,6 +18,7 @@ from rofs.sources.apt import find_host_sources, host_options
 from rofs.sources.debian import DROP, UnknownPackage, fetch_tree, parse_status
 from rofs.sources.kernel import fetch_boot
 from rofs.treefacts import read_facts
+from tests.release import release_sources
 
 pytestmark = [pytest.mark.boot, pytest.mark.slow, pytest.mark.needs("mmdebstrap", "apt-get", "dpkg-deb", "depmod")]
 
@@ -87,7 +88,7 @@ def test_packages_and_what_was_left_out(tree: Path) -> None:
 @pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES)
 def test_a_kernel_with_its_modules(arch: Arch, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    boot = fetch_boot("linux-image-cloud", arch, SUITE, find_host_sources(SUITE), tmp_path / "boot", log, EPOCH)
+    boot = fetch_boot(arch.default_kernel, arch, SUITE, release_sources(SUITE), tmp_path / "boot", log, EPOCH)
     top = f"lib/modules/{boot.release}"
     with tarfile.open(boot.modules_tar) as tar:
         names = set(tar.getnames())
@@ -98,7 +99,7 @@ def test_a_kernel_with_its_modules(arch: Arch, tmp_path: Path) -> None:
     wanted = ["virtio_blk", "virtio_pci", "squashfs", "overlay", "virtio_console"]
     files = module_closure(index, wanted, builtin=builtin)
     assert {f"{top}/{path}" for path in files} <= names and files
-    machine = {"amd64": 62, "arm64": 183}[arch.name]  # e_machine, elf(5)
+    machine = {"amd64": 62, "arm64": 183, "i386": 3, "armhf": 40}[arch.name]  # e_machine, elf(5)
     assert int.from_bytes(boot.busybox.read_bytes()[18:20], "little") == machine
     assert boot.config is not None and "CONFIG_SQUASHFS=" in boot.config.read_text()
 
