@@ -26,6 +26,8 @@ GONE_S = 10.0
 """What issue 2 allows processes and mounts to outlive rofs."""
 LINE_TIMEOUT_S = 300
 REAPER = "reaper.py"
+HEARING = ("env", "--default-signal=INT")
+"""A shell lets what it starts in the background ignore SIGINT, and whoever is below inherits that."""
 
 Process = tuple[int, str]
 """A pid and its start time, so that a number used again is not taken for the same process."""
@@ -86,7 +88,7 @@ class Stoppable:
     def __init__(self, *args: str | Path, **env: str) -> None:
         self.mounts = mounts()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "rofs", *map(str, args), "--progress", "plain"],
+            [*HEARING, sys.executable, "-m", "rofs", *map(str, args), "--progress", "plain"],
             cwd=ROOT,
             env={**os.environ, **env},
             text=True,
