@@ -109,7 +109,7 @@ def record(image: Path, name: str, base: Path, work: Path, *, words: str = "", i
 
 
 def cut_all(image: Path, name: str, base: Path, log_file: Path, count: int, work: Path) -> list[Cut]:
-    """Replay and boot `count` cuts, two at a time."""
+    """Replay and boot `count` cuts, two at a time; the last is at the end of the log, when all is done."""
     log = read_log(log_file)
     assert any(entry.flush for entry in log) and len(log) > count
 
@@ -122,7 +122,7 @@ def cut_all(image: Path, name: str, base: Path, log_file: Path, count: int, work
         return Cut(cut, outstanding(log, cut), run_guest(image, ASK, disks, here))
 
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(one, cut_points(log, count)))
+        return list(pool.map(one, [*cut_points(log[:-1], count - 1), len(log) - 1]))
 
 
 def assert_safe(cuts: Sequence[Cut]) -> None:

@@ -387,7 +387,7 @@ MUTANTS: dict[str, tuple[int, Mutation]] = {
         2,
         Mutation(
             init=in_init(('    if [ -d "$3" ]; then', '    rm -rf "$3"\n    if [ -d "$3" ]; then'),
-                         ('machine_id=$(cat "$id_file"', "machine_id=$(cat /none")),
+                         ('machine_id=$(cat "$1" 2>/dev/null)', "machine_id=")),
             names=["persistent: /var/lib/gateway", "seeded once: /var/lib/mosquitto", "identity: machine-id"],
         ),
     ),
