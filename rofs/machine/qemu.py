@@ -5,7 +5,8 @@ The guest speaks through the virtio-serial port, which is QEMU's stdout. Its con
 Its network ends inside QEMU: DHCP gives it an address, nothing it sends reaches the host or the
 outside, and the host reaches it through one forwarded port at most, on the loopback. QEMU starts
 paused, says over QMP which accelerator it uses and which port of the host it forwards, then runs; it
-also says there why it ended, since its exit status is 0 for a power-off and a panic alike.
+also says there why it ended, since its exit status is 0 for a power-off and a panic alike. A guest that
+says more than a host can bear is ended.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +25,7 @@ from typing import Any, Literal
 from rofs.errors import Interrupted, MachineError, ToolError
 from rofs.machine.accel import Accel, AccelName, accel_args, query_accel
 from rofs.machine.arch import Arch
+from rofs.machine.bounds import LIMITS, Flooded, Limits, Lines, keep_ends
 from rofs.machine.qmp import Qmp
 from rofs.run import run
 
@@ -30,6 +33,8 @@ MIB = 1024 * 1024
 PROBE_PORT = "rofs.probe"
 QMP_SOCKET = "qmp.sock"
 CONNECT_EVERY_S = 0.02
+LOOK_EVERY_S = 0.25
+READ_BYTES = 64 * 1024
 LOG_SECTOR_BYTES = 512
 
 
@@ -51,7 +56,8 @@ class Disk:
 class Boot:
     """A boot to be done. `work` is a directory for QEMU's own files, `console` where the console goes.
 
-    `forward` is a TCP port of the guest that the host shall reach; `boot` says by which of its own.
+    `forward` is a TCP port of the guest that the host shall reach; `boot` says by which of its own. `clock` is
+    the guest's at its start, as `2010-01-01T00:00:00`; None is the host's.
     """
 
     arch: Arch
@@ -66,13 +72,15 @@ class Boot:
     smp: int = 2
     port: str = PROBE_PORT
     forward: int | None = None
+    clock: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootResult:
-    """How it went. "off": the guest powered itself off; "crash": it reset, panicked, or QEMU died.
+    """How it went. "off": the guest powered itself off; "crash": it reset, panicked, said too much, or QEMU died.
 
-    `reason` says so in words. `accel_seen` is QEMU's own word for what it ran with.
+    `reason` says so in words. `accel_seen` is QEMU's own word for what it ran with. Of a long console both ends
+    are kept, here and in its file.
     """
 
     status: Literal["off", "timeout", "crash"]
@@ -109,11 +117,11 @@ def _net_args(forward: int | None) -> list[str]:
     return ["-netdev", f"user,id=net,restrict=on{hostfwd}", "-device", "virtio-net-pci,netdev=net,romfile="]
 
 
-def machine_argv(arch: Arch, accel: Accel, *, smp: int, memory_bytes: int) -> list[str]:
+def machine_argv(arch: Arch, accel: Accel, *, smp: int, memory_bytes: int, clock: str | None = None) -> list[str]:
     """QEMU and its machine, paused until `cont` on the QMP socket, which it makes where it runs."""
     argv = [arch.qemu, "-nodefaults", "-no-user-config", "-display", "none"]
     argv += accel_args(arch, accel.name)
-    argv += ["-smp", str(smp), "-m", f"{-(-memory_bytes // MIB)}M", "-rtc", "base=utc", "-S"]
+    argv += ["-smp", str(smp), "-m", f"{-(-memory_bytes // MIB)}M", "-rtc", f"base={clock or 'utc'}", "-S"]
     # Relative, because the path of a unix socket must fit in 108 bytes.
     argv += ["-chardev", f"socket,id=qmp,path={QMP_SOCKET},server=on,wait=off"]
     return [*argv, "-mon", "chardev=qmp,mode=control"]
@@ -144,7 +152,9 @@ def kernel_args(kernel: Path, initrd: Path, cmdline: str) -> list[str]:
 
 def qemu_argv(request: Boot) -> list[str]:
     """QEMU's command line; it must run in `request.work`, and waits for `cont` on its QMP socket."""
-    argv = machine_argv(request.arch, request.accel, smp=request.smp, memory_bytes=request.memory_bytes)
+    argv = machine_argv(
+        request.arch, request.accel, smp=request.smp, memory_bytes=request.memory_bytes, clock=request.clock
+    )
     argv += ["-no-reboot"]
     argv += ["-chardev", f"file,id=console,path={_escaped(request.console)}", "-serial", "chardev:console"]
     argv += ["-device", "virtio-serial-pci", "-chardev", "stdio,id=probe,signal=off"]
@@ -172,6 +182,7 @@ class Overseer(threading.Thread):
         super().__init__(name="rofs-qmp", daemon=True)
         self._socket, self._over = socket, threading.Event()
         self._forward, self._on_forward = forward, on_forward
+        self._qmp: Qmp | None = None
         self.accel: AccelName | None = None
         self.ended = ""
         self.error: Exception | None = None
@@ -203,7 +214,7 @@ class Overseer(threading.Thread):
         except (MachineError, ValueError, LookupError):
             qmp.execute("quit")  # or it would stay paused until the time is up
             raise
-        self.accel = accel
+        self.accel, self._qmp = accel, qmp
         qmp.execute("cont" if self._told(port) else "quit")
         for event in qmp.events():
             if event.get("event") == "SHUTDOWN":
@@ -218,10 +229,49 @@ class Overseer(threading.Thread):
                 self.failure = error
         return self.failure is None
 
+    def stop(self) -> None:
+        """End a guest that runs, from any thread."""
+        if self._qmp is not None:
+            with suppress(OSError):  # it is gone already
+                self._qmp.order("quit")
+
     def finish(self) -> None:
         """QEMU is gone: stop looking for it and read what it said last."""
         self._over.set()
         self.join(timeout=10)
+
+
+class _Warden(threading.Thread):
+    """Ends a guest that floods; `reason` says with what, "" if it did not."""
+
+    def __init__(self, console: Path, overseer: Overseer, limits: Limits) -> None:
+        super().__init__(name="rofs-warden", daemon=True)
+        self._console, self._overseer, self.limits = console, overseer, limits
+        self._over = threading.Event()
+        self.reason = ""
+
+    def run(self) -> None:
+        """Look at the console, which QEMU writes by itself, until `finish`."""
+        while not self._over.wait(LOOK_EVERY_S):
+            self._look()
+
+    def _look(self) -> None:
+        try:
+            self.limits.check_console(self._console)
+        except Flooded as error:
+            self.end(error)
+
+    def end(self, why: Flooded) -> None:
+        """The guest must go; the first reason counts."""
+        if not self.reason:
+            self.reason = f"stopped, since the guest flooded {why}"
+            self._overseer.stop()
+
+    def finish(self) -> None:
+        """QEMU is gone: a last look."""
+        self._over.set()
+        self.join()
+        self._look()
 
 
 class _Port:
@@ -231,23 +281,27 @@ class _Port:
     writes: at an end of file QEMU takes the port for closed, and the guest's writes block for ever.
     """
 
-    def __init__(self, on_line: Callable[[str], None]) -> None:
+    def __init__(self, on_line: Callable[[str], None], warden: _Warden) -> None:
         reader, self.stdout = os.pipe2(os.O_CLOEXEC)
         self.stdin, self._idle = os.pipe2(os.O_CLOEXEC)
-        self._on_line = on_line
+        self._lines, self._warden = Lines(on_line, warden.limits), warden
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._read, args=(reader,), name="rofs-port", daemon=True)
         self._thread.start()
 
     def _read(self, reader: int) -> None:
         """Hand on each line; after a failure only drain, lest the guest block on a full pipe."""
-        with open(reader, encoding="utf-8", errors="replace", newline="\n") as file:
-            for line in file:
-                if self.failure is None:
-                    try:
-                        self._on_line(line.rstrip("\r\n"))
-                    except Exception as error:  # noqa: BLE001 -- raised by boot() in the caller's thread
-                        self.failure = error
+        with open(reader, "rb", buffering=0) as file:
+            try:
+                while chunk := file.read(READ_BYTES):
+                    self._lines.take(chunk)
+                self._lines.finish()
+            except Flooded as error:
+                self._warden.end(error)
+            except Exception as error:  # noqa: BLE001 -- raised by boot() in the caller's thread
+                self.failure = error
+            while file.read(READ_BYTES):
+                pass
 
     def finish(self) -> None:
         """QEMU is gone: close our ends and read the rest."""
@@ -263,19 +317,22 @@ def boot(
     on_forward: Callable[[int], None] | None = None,
     timeout_s: float = 300,
     log: Path | None = None,
+    limits: Limits = LIMITS,
 ) -> BootResult:
     """Boot and wait for the end; `on_line` gets each line of the probe's port, in a thread of its own.
 
     `on_forward` gets the host's port for `request.forward`, in a thread of its own, before the guest
-    runs. A guest that hangs or crashes is a result. What `on_line` raises is raised after the boot;
-    what `on_forward` raises is raised instead of it.
+    runs. A guest that hangs, crashes or says more than `limits` is a result. What `on_line` raises is
+    raised after the boot; what `on_forward` raises is raised instead of it.
     MachineError: QEMU could not start, or never answered. Interrupted: somebody stopped it.
     """
     _prepare(request)
-    port = _Port(on_line)
     overseer = Overseer(request.work / QMP_SOCKET, request.forward, on_forward)
+    warden = _Warden(request.console, overseer, limits)
+    port = _Port(on_line, warden)
     began = time.monotonic()
     overseer.start()
+    warden.start()
     error: ToolError | None = None
     try:
         argv = qemu_argv(request)
@@ -285,6 +342,7 @@ def boot(
     finally:
         port.finish()
         overseer.finish()
+        warden.finish()
     seconds = time.monotonic() - began
     failure = overseer.failure or port.failure
     if failure is not None:
@@ -294,12 +352,14 @@ def boot(
     if error is None and overseer.ended == "host-signal":
         raise Interrupted("QEMU was stopped")
     status, reason = _judge(error, overseer.ended, timed_out=seconds >= timeout_s)
+    if warden.reason:
+        status, reason = "crash", warden.reason
     return BootResult(
         status=status,
         reason=reason,
         seconds=seconds,
         accel_seen=overseer.accel,
-        console=_read_console(request.console),
+        console=keep_ends(request.console, limits.kept_bytes),
     )
 
 
@@ -331,8 +391,3 @@ def no_start(arch: Arch, error: ToolError | None, heard: Exception | None) -> st
     how = f"{error.reason}: {error.tail.strip()}" if error else str(heard or "it ended at once")
     hint = f" ({error.hint})" if error and error.hint else ""
     return f"{arch.qemu}: {how.rstrip(': ')}{hint}"
-
-
-def _read_console(path: Path) -> str:
-    """What the guest said on its console, "" if it never did."""
-    return path.read_text(errors="replace") if path.exists() else ""

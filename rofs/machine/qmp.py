@@ -57,10 +57,7 @@ class Qmp:
 
     def execute(self, command: str, **arguments: Any) -> Any:
         """Run a command and return what it says; events meanwhile are kept. `_` in an argument's name is `-`."""
-        request: dict[str, Any] = {"execute": command}
-        if arguments:
-            request["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
-        self._socket.sendall(json.dumps(request).encode() + b"\r\n")
+        self.order(command, **arguments)
         while True:
             message = self._receive()
             if "return" in message:
@@ -68,6 +65,13 @@ class Qmp:
             if "error" in message:
                 raise MachineError(f"QMP {command}: {message['error'].get('desc', message['error'])}")
             self._events.append(message)
+
+    def order(self, command: str, **arguments: Any) -> None:
+        """Run a command whose answer nobody waits for; from any thread, also while another reads `events`."""
+        request: dict[str, Any] = {"execute": command}
+        if arguments:
+            request["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
+        self._socket.sendall(json.dumps(request).encode() + b"\r\n")
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Every event until QEMU ends, which may be a long wait."""

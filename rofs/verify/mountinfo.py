@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from rofs.generate.escape import unfstab
@@ -34,9 +35,13 @@ class Row:
         return f"{self.type} {self.source}{root} {flags} {','.join(self.super_options)}"
 
 
+@lru_cache(maxsize=8)
 def parse_mountinfo(text: str) -> tuple[Row, ...]:
-    """Every line, in the kernel's order: a later row on the same path covers the earlier one."""
-    return tuple(_row(line) for line in text.splitlines() if " - " in line)
+    """Every line, in the kernel's order: a later row on the same path covers the earlier one.
+
+    The kernel escapes no other line break than its own.
+    """
+    return tuple(_row(line) for line in text.split("\n") if line)
 
 
 def _row(line: str) -> Row:

@@ -40,7 +40,15 @@ def test_the_later_mount_covers() -> None:
 def test_a_line_cut_short_is_a_strange_mount_and_no_crash() -> None:
     (row,) = parse_mountinfo("22 1 - x")
     assert row.where == P(".")
-    assert parse_mountinfo("no table at all\n") == ()
+    (row,) = parse_mountinfo("no table at all\n")
+    assert (row.where, row.type) == (P("."), "")
+    assert parse_mountinfo("") == ()
+
+
+def test_only_the_kernels_line_breaks_are_some() -> None:
+    odd = "31 30 0:26 / /srv/a\x0c\x1c\x85\u2028\rb rw,relatime - tmpfs t rw\n"
+    (*_, row) = parse_mountinfo(TEXT + odd)
+    assert (len(parse_mountinfo(TEXT + odd)), row.where) == (5, P("/srv/a\x0c\x1c\x85\u2028\rb"))
 
 
 def test_this_process() -> None:

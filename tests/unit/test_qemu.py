@@ -13,6 +13,7 @@ import pytest
 from rofs.errors import Interrupted, MachineError
 from rofs.machine.accel import Accel
 from rofs.machine.arch import ARCHES
+from rofs.machine.bounds import LIMITS, Limits
 from rofs.machine.qemu import Boot, BootResult, Disk, boot, qemu_argv
 
 MIB = 1024 * 1024
@@ -103,6 +104,8 @@ def _values(argv: list[str], option: str) -> list[str]:
         ({}, "-m", ["512M"]),
         ({"memory_bytes": 300 * MIB + 1}, "-m", ["301M"]),
         ({"smp": 1}, "-smp", ["1"]),
+        ({}, "-rtc", ["base=utc"]),
+        ({"clock": "2010-01-01T00:00:00"}, "-rtc", ["base=2010-01-01T00:00:00"]),
     ],
 )
 def test_a_word_of_the_command_line(
@@ -165,6 +168,7 @@ class Qemu:
         self.tmp_path, self.lines, self.ports = tmp_path, list[str](), list[int]()
         self.usernet = USERNET
         self.on_forward: Callable[[int], None] = self.ports.append
+        self.limits = LIMITS
 
     def boots(self, body: str, *, timeout_s: float = 60, **changes: object) -> BootResult:
         script = self.tmp_path / "qemu-system-x86_64"
@@ -177,6 +181,7 @@ class Qemu:
             on_forward=self.on_forward,
             timeout_s=timeout_s,
             log=log,
+            limits=self.limits,
         )
 
 
@@ -346,3 +351,46 @@ def test_a_write_log_starts_empty(qemu: Qemu, tmp_path: Path) -> None:
     disk = Disk(path=Path("/b"), format="raw", write_log=log)
     qemu.boots('serve(); end("guest-shutdown")', disks=(disk,))
     assert log.read_bytes() == b""
+
+
+LOW = Limits(line_bytes=2000, port_bytes=10_000, port_lines=1000, console_bytes=5000, kept_bytes=100)
+QUITS = """
+serve()
+{flood}
+sys.stdout.flush()
+line = connection.makefile().readline()
+open("told", "w").write(json.loads(line)["execute"])
+end("host-qmp-quit")
+"""
+
+
+@pytest.mark.parametrize(
+    ("flood", "words"),
+    [
+        ("os.write(1, b'x' * 3000)", "the probe's port with a line of more than 2000 bytes"),
+        ("print('\\n' * 1001)", "the probe's port with more than 1000 lines"),
+        ("print('12345678\\n' * 999, 'x' * 1500, sep='')", "the probe's port with more than 10000 bytes"),
+        ("open('console.log', 'w').write('x' * 5001)", "its console with more than 5000 bytes"),
+    ],
+)
+def test_a_guest_that_says_too_much_is_ended(flood: str, words: str, qemu: Qemu, tmp_path: Path) -> None:
+    qemu.limits = LOW
+    result = qemu.boots(QUITS.format(flood=flood))
+    assert (tmp_path / "work" / "told").read_text() == "quit", "QEMU was asked to end, not waited for"
+    assert (result.status, result.reason) == ("crash", f"stopped, since the guest flooded {words}")
+    assert len(result.console) < 300
+
+
+def test_a_flood_of_a_qemu_that_does_not_listen_ends_with_the_time(qemu: Qemu) -> None:
+    qemu.limits = LOW
+    result = qemu.boots("serve()\nos.write(1, b'x' * 3000)\nwhile True: os.write(1, b'x' * 3000)", timeout_s=2)
+    assert result.status == "crash" and "a line of more than 2000 bytes" in result.reason
+
+
+def test_a_flood_right_before_the_end_is_seen(qemu: Qemu, tmp_path: Path) -> None:
+    qemu.limits = LOW
+    words = "open('console.log', 'w').write('first\\r\\n' + '-' * 5000 + 'last'); end('guest-shutdown')"
+    result = qemu.boots(f"serve(); {words}")
+    assert (result.status, result.console[:6], result.console[-5:]) == ("crash", "first\n", "-last")
+    assert "4811 bytes left out" in result.console
+    assert "4811 bytes left out" in (tmp_path / "work" / "console.log").read_text()
