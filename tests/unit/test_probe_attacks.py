@@ -15,10 +15,12 @@ import pytest
 from probing import Facts, parse, rehearsal
 
 from rofs.verify import probe_wire as wire
+from rofs.verify.attacks import ATTACKS, NO_DIR, NO_FILE, NO_HANDLES, NO_IO_URING, kind_of
+from rofs.verify.immutable import answer_of
 
 
 class Attack(Protocol):
-    def __call__(self, setup: str, path: str, *, remount_super: bool = False) -> Facts: ...
+    def __call__(self, setup: str, path: str, *, only: str = "") -> Facts: ...
 
 
 PRIVATE = ("unshare", "--mount", "--propagation", "private", "sh", "-eu", "-c")
@@ -33,8 +35,18 @@ DESCRIBE = r"""
     find w -type f -printf '%p %T@\n' | sort
     cat w/d/f; findmnt -rno TARGET,OPTIONS -R /run
 """
-ONLY_BY_DESCRIPTOR = {"ftruncate-ro": "EINVAL", "fallocate-ro": "EBADF"}
+HARMLESS_ANYWHERE = {"ftruncate-ro": "EINVAL", "fallocate-ro": "EBADF", "mprotect": "EACCES"}
+"""Through a descriptor for reading."""
+NOT_OF_A_TMPFS = {"ns-device": "not on a device", "remount-super": "not the image"}
 MAY_BE_UNSUPPORTED = {"setxattr-user", "setxattr-file", "removexattr", "setflags"}  # by tmpfs before 6.6
+EXT4 = """
+    truncate -s 8M @tmp/disk; mkfs.ext4 -q @tmp/disk; mkdir disk w
+    mount -o loop @tmp/disk disk; mkdir disk/tree; mount --bind disk/tree w
+"""
+SQUASHFS = """
+    mkdir -p tree/d/none w; echo content > tree/d/f; echo x > tree/g; ln -s f tree/d/s
+    mksquashfs tree @tmp/disk -quiet -no-progress; mount -o loop,ro @tmp/disk w; rm -r tree
+"""
 
 
 def in_namespace(tmp_path: Path, *steps: str) -> list[Facts]:
@@ -50,9 +62,8 @@ def in_namespace(tmp_path: Path, *steps: str) -> list[Facts]:
 def attack(tmp_path: Path) -> Attack:
     """Shell text that makes /run/w, and a path -> the answer; tree and mounts must be the same afterwards."""
 
-    def run(setup: str, path: str, *, remount_super: bool = False) -> Facts:
-        op = wire.attack(path, remount_super=remount_super)
-        (tmp_path / "plan").write_bytes(wire.encode_plan([op]))
+    def run(setup: str, path: str, *, only: str = "") -> Facts:
+        (tmp_path / "plan").write_bytes(wire.encode_plan([wire.attack(path, only=only)]))
         look = f"({DESCRIBE}) > @tmp/"
         events = in_namespace(tmp_path, setup, look + "before", "@probe", look + "after")
         assert (tmp_path / "after").read_text() == (tmp_path / "before").read_text()
@@ -72,8 +83,10 @@ needs_namespace = pytest.mark.needs("unshare", "findmnt")
 def test_every_attack_takes_effect_on_a_writable_directory_and_is_undone(attack: Attack) -> None:
     answer = attack(f"{FILL} mount --bind w w", "/run/w/d")
     for name, one in by_name(answer).items():
-        if name in ONLY_BY_DESCRIPTOR:
-            assert (one["effect"], one["errno"]) == (False, ONLY_BY_DESCRIPTOR[name])
+        if name in HARMLESS_ANYWHERE:
+            assert (one["effect"], one["errno"]) == (False, HARMLESS_ANYWHERE[name])
+        elif name in NOT_OF_A_TMPFS:
+            assert (one["effect"], one["skipped"]) == (False, NOT_OF_A_TMPFS[name])
         elif name == "rename-over":
             assert (one["effect"], one["errno"]) == (False, "EXDEV")
         elif name in MAY_BE_UNSUPPORTED and not one["effect"]:
@@ -99,7 +112,7 @@ def test_rename_over_and_the_parents_take_effect_in_one_mount(attack: Attack) ->
 def test_every_attack_takes_effect_on_a_writable_file(attack: Attack, path: str) -> None:
     found = by_name(attack(FILL, path))
     assert "create" not in found
-    for name in set(found) - set(ONLY_BY_DESCRIPTOR) - MAY_BE_UNSUPPORTED:
+    for name in set(found) - {*HARMLESS_ANYWHERE, *NOT_OF_A_TMPFS} - MAY_BE_UNSUPPORTED:
         assert (found[name]["effect"], found[name]["restored"]) == (True, True), found[name]
 
 
@@ -109,34 +122,69 @@ def test_no_attack_takes_effect_on_a_read_only_file_system(attack: Attack, path:
     answer = attack(f"mkdir w; mount -t tmpfs none w; {FILL} mount -o remount,ro w", path)
     found = by_name(answer)
     assert not [one for one in found.values() if one["effect"]]
-    assert not [one for one in found.values() if one.get("skipped") and one["name"] != "rename-dir"]
-    allowed = {"EROFS", "EXDEV", "EBUSY", "EINVAL", "EBADF", "ENOTTY"}
-    assert {one["errno"] for one in found.values() if one["name"] != "remount"} <= allowed
-    assert found["remount"]["errno"] is None, "remount,bind,rw succeeds, and that is no breach"
+    assert {n: one["skipped"] for n, one in found.items() if one.get("skipped")} == {
+        name: why for name, why in NOT_OF_A_TMPFS.items() if name in found
+    }
+    allowed = {"EROFS", "EXDEV", "EBUSY", "EINVAL", "EBADF", "EACCES", "ENOTTY"}
+    assert {one["errno"] for one in found.values() if not one.get("skipped")} <= allowed
+    assert found["remount"]["errno"] == "EROFS", "remount,bind,rw succeeds: the write after it counts"
     assert found["remount"]["detail"] == "/run/w then EROFS"
     assert found["chown"]["errno"] == "EROFS"
     assert answer["mount"]["super"].split(",")[0] == "ro"
 
 
 @needs_namespace
-def test_a_read_only_bind_gives_way_to_remount_alone(attack: Attack) -> None:
-    answer = attack(f"{FILL} mount --bind w w; mount -o remount,bind,ro,nosuid w", "/run/w")
-    assert [one["name"] for one in answer["attacks"] if one["effect"]] == ["remount"]
-    remount = by_name(answer)["remount"]
-    assert (remount["restored"], remount["detail"]) == (True, "/run/w then written")
+@pytest.mark.parametrize(
+    ("path", "gives_way"),
+    [
+        ("/run/w", {"remount", "ns-remount", "ns-bind", "ns-handle"}),
+        ("/run/w/d/f", {"remount", "ns-remount", "ns-bind", "ns-handle"}),
+        ("/run/w/d/s", {"remount"}),
+    ],
+)
+def test_a_read_only_bind_gives_way_to_who_may_mount(attack: Attack, path: str, gives_way: set[str]) -> None:
+    answer = attack(f"{FILL} mount --bind w w; mount -o remount,bind,ro,nosuid w", path)
+    effects = [one for one in answer["attacks"] if one["effect"]]
+    assert {one["name"] for one in effects} == gives_way
+    assert all(one["restored"] and one["errno"] is None for one in effects)
+    assert by_name(answer)["remount"]["detail"] == "/run/w then written"
     assert answer["mount"]["options"].startswith("ro,nosuid")
 
 
+@pytest.mark.needs("unshare", "findmnt", "mkfs.ext4")
+@pytest.mark.parametrize("path", ["/run/w", "/run/w/d", "/run/w/d/f"])
+def test_a_second_mount_of_the_device_shows_the_same_files(attack: Attack, path: str) -> None:
+    found = by_name(attack(f"{EXT4}{FILL} mount -o remount,bind,ro w", path))
+    effects = {name for name, one in found.items() if one["effect"]}
+    assert effects == {"remount", "ns-remount", "ns-bind", "ns-handle", "ns-device"}
+    assert all(found[name]["restored"] for name in effects)
+
+
+@pytest.mark.needs("unshare", "findmnt", "mksquashfs")
+@pytest.mark.parametrize("path", ["/run/w", "/run/w/d", "/run/w/d/f", "/run/w/g", "/run/w/d/s"])
+def test_nothing_gets_at_a_squashfs_on_a_read_only_device(attack: Attack, path: str) -> None:
+    """The table, word for word; mksquashfs makes one whose files have handles."""
+    answer = attack(SQUASHFS, path)
+    kind = kind_of(answer["type"])
+    rows = {name: row for name, row in ATTACKS.items() if kind in row.kinds}
+    found = by_name(answer)
+    assert list(found) == list(rows)
+    for name, row in rows.items():
+        honest = row.honest("pinned-ro", kind, mount_point=path == "/run/w")
+        assert answer_of(found[name]) in honest - {NO_FILE, NO_DIR, NO_HANDLES, NO_IO_URING}, found[name]
+        assert not found[name]["effect"]
+
+
 @needs_namespace
-def test_the_file_system_is_remounted_only_when_told(attack: Attack) -> None:
-    setup = f"mkdir w; mount -t tmpfs none w; {FILL} mount -o remount,ro w"
-    assert "remount-super" not in by_name(attack(setup, "/run/w"))
+def test_one_attack_can_be_asked_for(attack: Attack) -> None:
+    answer = attack(FILL, "/run/w/d", only="rename-self")
+    assert [(one["name"], one["effect"], one["restored"]) for one in answer["attacks"]] == [("rename-self", True, True)]
 
 
 @needs_namespace
 def test_a_file_system_that_can_be_remounted_is_found_out_and_put_back(attack: Attack) -> None:
     setup = f"mkdir w; mount -t tmpfs none w; {FILL} mount -o remount,ro w"
-    one = by_name(attack(setup, "/run/w", remount_super=True))["remount-super"]
+    (one,) = attack(setup, "/run/w", only="remount-super")["attacks"]
     assert (one["errno"], one["effect"], one["restored"]) == (None, True, True)
 
 
@@ -180,11 +228,8 @@ def test_a_path_that_is_not_there(attack: Attack) -> None:
 @pytest.mark.parametrize(
     ("op", "expected"),
     [
-        (wire.fill("/run/small", 64 * 1024), {"errno": None, "fitted": 65536, "how": "fallocate"}),
-        (wire.fill("/run/small", 128 * 1024 + 1), {"errno": "ENOSPC", "fitted": 131072, "how": "write"}),
         (wire.fillinodes("/run/small", 4), {"errno": None, "made": 4, "removed": None}),
         (wire.fillinodes("/run/small", 100), {"errno": "ENOSPC", "made": 18, "removed": None}),
-        (wire.fill("/run/none", 1), {"errno": "ENOENT", "fitted": 0}),
     ],
 )
 def test_fill_finds_the_cap_and_leaves_nothing(tmp_path: Path, op: wire.Op, expected: Facts) -> None:

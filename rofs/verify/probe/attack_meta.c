@@ -38,7 +38,7 @@ void attack_chown(const struct target *t, const char *victim, struct outcome *o)
         o->err = errno;
         return;
     }
-    bool regular = S_ISREG(before.st_mode) && save_file(victim, &saved);
+    bool regular = S_ISREG(before.st_mode) && save_attributes(victim, &saved);
     o->err = lchown(victim, NOBODY_HERE, NOBODY_HERE) < 0 ? errno : 0;
     o->effect = lstat(victim, &after) == 0 && (after.st_uid != before.st_uid || after.st_gid != before.st_gid);
     if (o->effect) {
@@ -48,8 +48,6 @@ void attack_chown(const struct target *t, const char *victim, struct outcome *o)
         else if (!S_ISLNK(before.st_mode))
             (void)!chmod(victim, before.st_mode & 07777);
     }
-    if (regular)
-        forget_file(&saved);
 }
 
 void attack_utimes(const struct target *t, const char *victim, struct outcome *o)

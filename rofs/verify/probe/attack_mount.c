@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * Attacks on the mount. Remount's own answer means little: on squashfs it succeeds and mountinfo then
- * says rw, while nothing can be written. So a write is tried, and that is the effect.
+ * says rw, while nothing can be written. So a write is tried: its errno counts, and its effect.
  */
 #include "attack.h"
 
@@ -33,12 +33,14 @@ static bool restore_mount(const struct mount_row *row)
            now.super_read_only == row->super_read_only;
 }
 
+/* after the remount, whose errno is in `o` */
 static void judge(const struct target *t, struct outcome *o)
 {
     struct outcome second = {0};
     char point[512];
     write_again(t, &second);
     o->effect = second.effect;
+    o->err = o->err ? o->err : second.err;
     o->restored = !second.effect || second.restored;
     percent_encode(t->mount.point, point, sizeof point);
     snprintf(o->detail, sizeof o->detail, "%s then %s", point, second.err ? errno_name(second.err) : "written");
@@ -51,9 +53,10 @@ void attack_remount(const struct target *t, const char *victim, struct outcome *
         o->skipped = "mount not found";
         return;
     }
-    o->err = remount(&t->mount, MS_BIND) < 0 ? errno : 0;
+    bool remounted = remount(&t->mount, MS_BIND) == 0;
+    o->err = remounted ? 0 : errno;
     judge(t, o);
-    if (!o->err)
+    if (remounted)
         o->restored &= restore_mount(&t->mount);
 }
 
@@ -65,9 +68,10 @@ void attack_remount_super(const struct target *t, const char *victim, struct out
         o->skipped = "mount not found";
         return;
     }
-    o->err = remount(&t->mount, 0) < 0 ? errno : 0;
+    bool remounted = remount(&t->mount, 0) == 0;
+    o->err = remounted ? 0 : errno;
     judge(t, o);
-    if (o->err)
+    if (!remounted)
         return;
     if (t->mount.super_read_only)
         (void)remount(&t->mount, MS_RDONLY);

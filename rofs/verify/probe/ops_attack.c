@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* attack PATH [remount=super] -> the table of attacks, each with its outcome, in one event. */
+/* attack PATH [only=NAME] -> the table of attacks, or one of them, each with its outcome, in one event. */
 #include "attack.h"
 
 #include <string.h>
@@ -12,42 +12,54 @@ static const struct row {
     attack_fn *attack;
     enum victim victim;
     unsigned kinds;
+    const char *fstype; /* tried on such file systems only, unless asked for by name */
 } rows[] = {
-    {"create", attack_create, A_FRESH_NAME, DIRS},
-    {"tmpfile", attack_tmpfile, A_FRESH_NAME, DIRS},
-    {"mkdir", attack_mkdir, A_FRESH_NAME, DIRS},
-    {"symlink", attack_symlink, A_FRESH_NAME, DIRS},
-    {"mknod", attack_mknod, A_FRESH_NAME, DIRS},
-    {"link", attack_link, A_FILE, DIRS | FILES},
-    {"rename", attack_rename, A_FILE, DIRS | FILES},
-    {"rename-dir", attack_rename, A_DIR, DIRS},
-    {"rename-over", attack_rename_over, A_FILE, DIRS | FILES},
-    {"unlink", attack_unlink, A_FILE, DIRS | FILES},
-    {"rmdir", attack_rmdir, A_DIR, DIRS},
-    {"open-write", attack_open_write, A_FILE, DIRS | FILES},
-    {"open-trunc", attack_open_trunc, A_FILE, DIRS | FILES},
-    {"open-append", attack_open_append, A_FILE, DIRS | FILES},
-    {"truncate", attack_truncate, A_FILE, DIRS | FILES},
-    {"ftruncate-ro", attack_ftruncate, A_FILE, DIRS | FILES},
-    {"fallocate-ro", attack_fallocate, A_FILE, DIRS | FILES},
-    {"access", attack_access, THE_PATH, DIRS | FILES},
-    {"chmod", attack_chmod, THE_PATH, DIRS | FILES},
-    {"chown", attack_chown, THE_PATH, ALL},
-    {"utimes", attack_utimes, THE_PATH, ALL},
-    {"setxattr-user", attack_set_user_xattr, THE_PATH, DIRS | FILES},
-    {"setxattr-trusted", attack_set_trusted_xattr, THE_PATH, ALL},
-    {"removexattr", attack_remove_xattr, THE_PATH, ALL},
-    {"setflags", attack_setflags, THE_PATH, DIRS | FILES},
-    {"chmod-file", attack_chmod, A_FILE, DIRS},
-    {"chown-file", attack_chown, A_FILE, DIRS},
-    {"utimes-file", attack_utimes, A_FILE, DIRS},
-    {"setxattr-file", attack_set_user_xattr, A_FILE, DIRS},
-    {"rename-self", attack_rename, THE_PATH, DIRS | OTHERS},
-    {"rename-parents", attack_rename_parents, THE_PATH, ALL},
-    {"remount", attack_remount, THE_PATH, ALL},
+    {"create", attack_create, A_FRESH_NAME, DIRS, NULL},
+    {"tmpfile", attack_tmpfile, A_FRESH_NAME, DIRS, NULL},
+    {"mkdir", attack_mkdir, A_FRESH_NAME, DIRS, NULL},
+    {"symlink", attack_symlink, A_FRESH_NAME, DIRS, NULL},
+    {"mknod", attack_mknod, A_FRESH_NAME, DIRS, NULL},
+    {"link", attack_link, A_FILE, DIRS | FILES, NULL},
+    {"rename", attack_rename, A_FILE, DIRS | FILES, NULL},
+    {"rename-dir", attack_rename, A_DIR, DIRS, NULL},
+    {"rename-over", attack_rename_over, A_FILE, DIRS | FILES, NULL},
+    {"unlink", attack_unlink, A_FILE, DIRS | FILES, NULL},
+    {"rmdir", attack_rmdir, A_DIR, DIRS, NULL},
+    {"open-write", attack_open_write, A_FILE, DIRS | FILES, NULL},
+    {"open-trunc", attack_open_trunc, A_FILE, DIRS | FILES, NULL},
+    {"open-append", attack_open_append, A_FILE, DIRS | FILES, NULL},
+    {"truncate", attack_truncate, A_FILE, DIRS | FILES, NULL},
+    {"fallocate", attack_fallocate, A_FILE, DIRS | FILES, NULL},
+    {"mmap", attack_mmap, A_FILE, DIRS | FILES, NULL},
+    {"copy-range", attack_copy_range, A_FILE, DIRS | FILES, NULL},
+    {"sendfile", attack_sendfile, A_FILE, DIRS | FILES, NULL},
+    {"splice", attack_splice, A_FILE, DIRS | FILES, NULL},
+    {"io-uring", attack_io_uring, A_FILE, DIRS | FILES, NULL},
+    {"handle", attack_handle, A_FILE, DIRS | FILES, NULL},
+    {"ftruncate-ro", attack_ftruncate_ro, A_FILE, DIRS | FILES, NULL},
+    {"fallocate-ro", attack_fallocate_ro, A_FILE, DIRS | FILES, NULL},
+    {"mprotect", attack_mprotect, A_FILE, DIRS | FILES, NULL},
+    {"access", attack_access, THE_PATH, DIRS | FILES, NULL},
+    {"chmod", attack_chmod, THE_PATH, DIRS | FILES, NULL},
+    {"chown", attack_chown, THE_PATH, ALL, NULL},
+    {"utimes", attack_utimes, THE_PATH, ALL, NULL},
+    {"setxattr-user", attack_set_user_xattr, THE_PATH, DIRS | FILES, NULL},
+    {"setxattr-trusted", attack_set_trusted_xattr, THE_PATH, ALL, NULL},
+    {"removexattr", attack_remove_xattr, THE_PATH, ALL, NULL},
+    {"setflags", attack_setflags, THE_PATH, DIRS | FILES, NULL},
+    {"chmod-file", attack_chmod, A_FILE, DIRS, NULL},
+    {"chown-file", attack_chown, A_FILE, DIRS, NULL},
+    {"utimes-file", attack_utimes, A_FILE, DIRS, NULL},
+    {"setxattr-file", attack_set_user_xattr, A_FILE, DIRS, NULL},
+    {"rename-self", attack_rename, THE_PATH, DIRS | OTHERS, NULL},
+    {"rename-parents", attack_rename_parents, THE_PATH, ALL, NULL},
+    {"remount", attack_remount, THE_PATH, ALL, NULL},
+    {"remount-super", attack_remount_super, THE_PATH, ALL, "squashfs"},
+    {"ns-remount", attack_ns_remount, THE_PATH, DIRS | FILES, NULL},
+    {"ns-bind", attack_ns_bind, THE_PATH, DIRS | FILES, NULL},
+    {"ns-device", attack_ns_device, THE_PATH, DIRS | FILES, NULL},
+    {"ns-handle", attack_ns_handle, A_FILE, DIRS | FILES, NULL},
 };
-
-static const struct row super_row = {"remount-super", attack_remount_super, THE_PATH, ALL};
 
 static void put_outcome(const struct row *row, const struct outcome *outcome, struct json *j)
 {
@@ -76,7 +88,7 @@ static const char *victim_of(const struct target *target, enum victim victim, co
     return path;
 }
 
-static void try_row(const struct row *row, const struct target *target, struct json *j)
+static void try_row(const struct row *row, const struct target *target, bool by_name, struct json *j)
 {
     struct outcome outcome = {0};
     const char *missing = NULL;
@@ -84,7 +96,9 @@ static void try_row(const struct row *row, const struct target *target, struct j
     if (!(row->kinds & kind))
         return;
     const char *victim = victim_of(target, row->victim, &missing);
-    if (*victim)
+    if (row->fstype && !by_name && strcmp(row->fstype, target->mount.fstype))
+        outcome.skipped = "not the image";
+    else if (*victim)
         row->attack(target, victim, &outcome);
     else
         outcome.skipped = missing;
@@ -109,12 +123,32 @@ static void put_mount(const struct mount_row *mount, struct json *j)
     json_close(j, '}');
 }
 
+static bool is_known(const char *name)
+{
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (!strcmp(rows[i].name, name))
+            return true;
+    return false;
+}
+
+static void try_rows(const struct target *target, const char *only, struct json *j)
+{
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (!only || !strcmp(rows[i].name, only))
+            try_row(&rows[i], target, only != NULL, j);
+}
+
 void op_attack(const struct op *op, struct json *j)
 {
     static struct target target;
-    if (op->argc > 1 && strcmp(op->argv[1], "remount=super")) {
-        json_put_string(j, "error", "unknown option");
-        return;
+    const char *only = NULL;
+    if (op->argc > 1) {
+        bool named = !strncmp(op->argv[1], "only=", strlen("only="));
+        only = op->argv[1] + strlen("only=");
+        if (!named || !is_known(only)) {
+            json_put_string(j, "error", named ? "unknown attack" : "unknown option");
+            return;
+        }
     }
     int err = find_target(op->argv[0], &target);
     json_put_errno(j, "errno", err);
@@ -126,9 +160,6 @@ void op_attack(const struct op *op, struct json *j)
     put_mount(&target.mount, j);
     json_key(j, "attacks");
     json_open(j, '[');
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        try_row(&rows[i], &target, j);
-    if (op->argc > 1)
-        try_row(&super_row, &target, j);
+    try_rows(&target, only, j);
     json_close(j, ']');
 }

@@ -24,32 +24,59 @@ static bool read_whole(int fd, char *data, size_t size)
     return true;
 }
 
-bool save_file(const char *path, struct saved *saved)
+/* a descriptor for reading it, or -1 when there is no regular file */
+static int open_and_look(const char *path, struct saved *saved)
 {
     *saved = (struct saved){.capability_length = -1};
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd >= 0 && (fstat(fd, &saved->st) < 0 || !S_ISREG(saved->st.st_mode))) {
+        close(fd);
+        return -1;
+    }
+    if (fd >= 0)
+        saved->capability_length = fgetxattr(fd, CAPABILITY, saved->capability, sizeof saved->capability);
+    return fd;
+}
+
+bool save_attributes(const char *path, struct saved *saved)
+{
+    int fd = open_and_look(path, saved);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+bool save_file(const char *path, struct saved *saved)
+{
+    int fd = open_and_look(path, saved);
     if (fd < 0)
         return false;
-    bool regular = fstat(fd, &saved->st) == 0 && S_ISREG(saved->st.st_mode);
-    if (regular && saved->st.st_size <= KEEP_LIMIT) {
+    if (saved->st.st_size <= KEEP_LIMIT) {
         saved->data = malloc((size_t)saved->st.st_size + 1);
         saved->whole = saved->data && read_whole(fd, saved->data, (size_t)saved->st.st_size);
     }
-    if (regular)
-        saved->capability_length = fgetxattr(fd, CAPABILITY, saved->capability, sizeof saved->capability);
     close(fd);
-    return regular;
+    return true;
 }
 
 /* chown first, it clears setuid bits and capabilities; the times last */
-void restore_attributes(const char *path, const struct saved *saved)
+void restore_by_descriptor(int fd, const struct saved *saved)
 {
     struct timespec times[2] = {saved->st.st_atim, saved->st.st_mtim};
-    (void)!lchown(path, saved->st.st_uid, saved->st.st_gid);
-    (void)!chmod(path, saved->st.st_mode & 07777);
+    (void)!fchown(fd, saved->st.st_uid, saved->st.st_gid);
+    (void)!fchmod(fd, saved->st.st_mode & 07777);
     if (saved->capability_length > 0)
-        (void)!setxattr(path, CAPABILITY, saved->capability, (size_t)saved->capability_length, 0);
-    (void)!utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW);
+        (void)!fsetxattr(fd, CAPABILITY, saved->capability, (size_t)saved->capability_length, 0);
+    (void)!futimens(fd, times);
+}
+
+void restore_attributes(const char *path, const struct saved *saved)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0)
+        return;
+    restore_by_descriptor(fd, saved);
+    close(fd);
 }
 
 bool restore_file(const char *path, const struct saved *saved)

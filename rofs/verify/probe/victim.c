@@ -111,10 +111,12 @@ static bool parse_mount(char *line, int id, struct mount_row *row)
     if (!rest || atoi(line) != id)
         return false;
     *rest = '\0';
-    if (sscanf(line, "%*d %*d %*s %*s %4095s %255s", row->point, row->options) != 2)
+    if (sscanf(line, "%*d %*d %u:%u %4095s %4095s %255s", &row->major, &row->minor, row->root, row->point,
+               row->options) != 5)
         return false;
     if (sscanf(rest + 3, "%63s %*s %511s", row->fstype, row->super) < 1)
         return false;
+    unescape(row->root);
     unescape(row->point);
     row->id = id;
     row->flags = flags_of(row->options);
