@@ -70,6 +70,7 @@ TOOLS: tuple[Tool, ...] = (
         if arch.name != host_arch()
     ),
     Tool("tar2sqfs", "squashfs-tools-ng", "the squashfs"),
+    Tool("sqfs2tar", "squashfs-tools-ng", "reading it back for verification"),
     Tool("unsquashfs", "squashfs-tools", "looking into a squashfs by hand", ("-version",), needed=False),
     Tool("mkfs.ext4", "e2fsprogs", "file systems that persist", ("-V",)),
     Tool("debugfs", "e2fsprogs", "breaking them for verification", ("-V",)),

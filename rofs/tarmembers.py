@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A tar file -> its members in order, and ImageError for every one that two readers could take differently.
+"""A tar, as a file or from a pipe -> its members in order; ImageError for what two readers could take differently.
 
 `tarfile` takes a damaged header or a missing end for the end of the archive, a number it cannot read for
 0, a negative size for a way back (CVE-2025-8194), and headers of any length into memory. Damaged bytes
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 import sys
 import tarfile
@@ -18,10 +19,13 @@ import urllib.parse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rofs.errors import ImageError
 from rofs.values import show
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 MAX_HEADER_BYTES = 1 << 20
 """Of one member: its PAX records, long names and map of holes together."""
@@ -36,6 +40,8 @@ _NUMBERS = tuple(slice(*ends) for ends in (
 _NUMBER = re.compile(rb" *[0-7]+(?:[ \0].*)?|[\x80\xff].*", re.DOTALL)
 _HEADERS = re.compile(rb"g*(?:[xX]|LK?|KL?)?[^gxXLK]", re.DOTALL)
 """Global records, then at most one form of extended header, then the member's own."""
+_HEADERS_OF_A_TOOL = re.compile(rb"[xX]?(?:LK?|KL?)?[^gxXLK]", re.DOTALL)
+"""Of sqfs2tar's, which has attributes in one form and long names in the other."""
 _EXTENSIONS = frozenset({b"g", b"x", b"X", b"L", b"K"})
 _DEVICES = frozenset({tarfile.CHRTYPE, tarfile.BLKTYPE})
 _WHOLE = re.compile(r"[0-9]{1,20}")
@@ -58,6 +64,8 @@ class _Headers(io.BufferedReader):
     left = 0
     types = b""
     """Of the headers since the last member, in order."""
+    last = b""
+    """What was read last: at the end the block that `tarfile` took for it."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or size < 0:
@@ -65,7 +73,43 @@ class _Headers(io.BufferedReader):
         if size > self.left:
             raise tarfile.ReadError(f"a header of more than {MAX_HEADER_BYTES >> 20} MiB")
         self.left -= size
-        return super().read(size)
+        self.last = super().read(size)
+        return self.last
+
+
+class Pipe(io.RawIOBase):
+    """A descriptor (left open) that is read forwards alone, and so has no size; `ended` once all was read."""
+
+    ended = False
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd, self._at = fd, 0
+
+    def readable(self) -> bool:
+        """Asked by the buffer, as the next."""
+        return True
+
+    def seekable(self) -> bool:
+        """Though in one direction alone."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """As much as there is."""
+        count = os.readv(self._fd, [buffer])
+        self._at += count
+        self.ended = count == 0
+        return count
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Forwards, by reading."""
+        ahead = offset - (self._at if whence == io.SEEK_SET else 0)
+        if whence == io.SEEK_END or ahead < 0:
+            raise io.UnsupportedOperation("a pipe goes forwards")
+        waste = memoryview(bytearray(min(ahead, _CHUNK_BYTES)))
+        while ahead and (count := self.readinto(waste[:ahead])):
+            ahead -= count
+        return self._at
 
 
 class _Info(tarfile.TarInfo):
@@ -104,16 +148,27 @@ def iter_members(tar: Path, called: str | None = None) -> Iterator[tuple[tarfile
     """
     name = called or tar.name
     with _clean(name):
-        raw = _Headers(io.FileIO(tar))
-    with raw:
+        raw = io.FileIO(tar)
+        size_bytes = tar.stat().st_size
+    yield from _iterate(raw, name, size_bytes, _HEADERS)
+
+
+def iter_stream(pipe: Pipe, called: str) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The same of what sqfs2tar writes into a pipe: a member's content is there until the next one is asked for."""
+    yield from _iterate(pipe, called, sys.maxsize, _HEADERS_OF_A_TOOL)
+
+
+def _iterate(
+    source: io.RawIOBase, name: str, size_bytes: int, headers: re.Pattern[bytes]
+) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    with _Headers(source) as raw:
         raw.left = MAX_HEADER_BYTES
         with _clean(name):
-            size_bytes = tar.stat().st_size
             archive = tarfile.TarFile(fileobj=raw, tarinfo=_Info, encoding="utf-8", errors="surrogateescape")
         end = 0
         while (info := _next(archive, name)) is not None:
             try:
-                if not _HEADERS.fullmatch(raw.types):
+                if not headers.fullmatch(raw.types):
                     raise ValueError("more than one extended header for it")
                 _check_member(archive, info, end, size_bytes)
             except ValueError as error:
@@ -144,9 +199,8 @@ def _next(archive: tarfile.TarFile, name: str) -> tarfile.TarInfo | None:
 
 
 def _check_end(raw: _Headers, name: str, end: int) -> None:
-    raw.seek(end)
     raw.left = sys.maxsize
-    if raw.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+    if raw.last != bytes(tarfile.BLOCKSIZE):
         raise ImageError(f"{name}: damaged or cut short at byte {end}")
     while piece := raw.read(_CHUNK_BYTES):
         if piece.count(0) != len(piece):
@@ -230,13 +284,18 @@ def extents(info: tarfile.TarInfo) -> Iterator[tuple[int | None, int]]:
 
 def read_content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
     """A small file's content."""
+    return b"".join(read_pieces(archive, info))
+
+
+def read_pieces(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
+    """A file's content, in order and its holes filled, at most a MiB at a time."""
     raw = archive.fileobj
-    pieces = []
     for at, size in extents(info):
         if at is not None and raw is not None:
             raw.seek(at)
-        pieces.append(bytes(size) if at is None or raw is None else raw.read(size))
-    return b"".join(pieces)
+        for done in range(0, size, _CHUNK_BYTES):
+            count = min(size - done, _CHUNK_BYTES)
+            yield bytes(count) if at is None or raw is None else raw.read(count)
 
 
 def decode_xattrs(pax: Mapping[str, str]) -> dict[str, bytes]:

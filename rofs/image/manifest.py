@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rofs.image.merge import FileRecord
+from rofs.values import show
 
 SCHEMA = "rofs/manifest/v1"
 UNLISTED = ("manifest.json", "report.*", "*.log", "log/*", "logs/*")
@@ -62,8 +63,13 @@ def build_manifest(
         "inputs": dict(inputs),
         "tools": dict(sorted(tools.items())),
         "outputs": {name: dict(outputs[name]) for name in sorted(outputs)},
-        "files": [_file(record) for record in sorted(files, key=lambda record: record.path)],
+        "files": describe_files(files),
     }
+
+
+def describe_files(files: Iterable[FileRecord]) -> list[dict[str, Any]]:
+    """A tree as the manifest has it, sorted by path."""
+    return [_file(record) for record in sorted(files, key=lambda record: record.path)]
 
 
 def _file(record: FileRecord) -> dict[str, Any]:
@@ -85,6 +91,42 @@ def _file(record: FileRecord) -> dict[str, Any]:
         "xattrs": dict(record.xattrs),
     }
     return data | {key: value for key, value in optional.items() if value}
+
+
+def tree_of(files: object) -> dict[str, dict[str, Any]]:
+    """The manifest's `files` -> what is promised of each path, in a form that two trees can be compared by.
+
+    Without the time; a hard link has the kind of its file, and all paths of one file the first of them as
+    `same_file`. ValueError where this is no such list.
+    """
+    by_path: dict[str, dict[str, Any]] = {}
+    for each in files if isinstance(files, list) else ():
+        path = each.get("path") if isinstance(each, dict) else None
+        if not isinstance(path, str) or path in by_path or not isinstance(each.get("kind"), str):
+            raise ValueError(f"`files` has an entry without a kind or a path of its own: {show(each)}")
+        by_path[path] = each
+    if not by_path:
+        raise ValueError("`files` lists none")
+    groups: dict[str, list[str]] = {}
+    for path, each in by_path.items():
+        groups.setdefault(_carrier(each), []).append(path)
+    if not groups.keys() <= by_path.keys():
+        raise ValueError("`files` has a hard link to what it does not list")
+    return {
+        path: _promised(by_path[path], by_path[carrier], min(group) if len(group) > 1 else "")
+        for carrier, group in groups.items()
+        for path in group
+    }
+
+
+def _carrier(each: Mapping[str, Any]) -> str:
+    return str(each.get("target") if each.get("kind") == "hardlink" else each["path"])
+
+
+def _promised(each: Mapping[str, Any], carrier: Mapping[str, Any], same_file: str) -> dict[str, Any]:
+    promised = {key: value for key, value in each.items() if key not in ("path", "kind", "target", "mtime")}
+    promised |= {key: carrier[key] for key in ("kind", "target") if key in carrier}
+    return promised | ({"same_file": same_file} if same_file else {})
 
 
 def render_manifest(manifest: Mapping[str, Any]) -> bytes:
