@@ -428,9 +428,9 @@ def rule_passwords(profile: Profile, facts: TreeFacts) -> Found:
         for line in (facts.text(path) or b"").decode("utf-8", "replace").splitlines():
             name, _, rest = line.partition(":")
             if name and rest.startswith(":") and PurePosixPath(path) not in made:
-                yield _warning(
+                yield _problem(
                     profile, profile.source.at, "empty-password", f"{name} has an empty password in {path} of the tree",
-                    "set `*` there and log in with a key",
+                    f"set `*` there and log in with a key; a table of your own goes into `files` as {path}",
                 )  # fmt: skip
 
 

@@ -484,7 +484,7 @@ def test_every_undeclared_mount_is_said() -> None:
 )
 def test_a_login_without_a_password(name: str, line: str, empty: bool) -> None:
     found = in_busybox("", **{name: f"daemon:*:1:1:::\n{line}\n"})
-    assert [(p.rule, p.severity, p.at) for p in found] == [("empty-password", "warning", ("source", "tar"))] * empty
+    assert [(p.rule, p.severity, p.at) for p in found] == [("empty-password", "error", ("source", "tar"))] * empty
     assert all(p.message == f"root has an empty password in /etc/{name} of the tree" for p in found)
     assert all("`*`" in p.hint for p in found)
 
