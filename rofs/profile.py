@@ -223,11 +223,17 @@ class ImageOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verify:
-    """`verify`: units that must be active, shell commands that must exit 0, the guest's memory."""
+    """`verify`: units that must be active, shell commands that must exit 0, the guest's memory.
+
+    `listen` are the ports that others can reach, such as tcp/22; None where the profile does not say.
+    `tolerate_write_errors` are units that may be refused a write.
+    """
 
     units: tuple[str, ...]
     commands: tuple[str, ...]
     memory_bytes: int
+    listen: tuple[str, ...] | None = None
+    tolerate_write_errors: tuple[str, ...] = ()
     at: KeyPath = ("verify",)
 
 
@@ -439,4 +445,6 @@ def _verify(data: dict[str, Any]) -> Verify:
         units=tuple(data.get("units", ())),
         commands=tuple(data.get("commands", ())),
         memory_bytes=values.memory(data.get("memory", "512M")),
+        listen=tuple(data["listen"]) if "listen" in data else None,
+        tolerate_write_errors=tuple(data.get("tolerate_write_errors", ())),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rofs.errors import KeyPath
-from rofs.verify.probe_wire import Op
+from rofs.verify.probe_wire import Op, unquote
 
 Facts = Mapping[str, Any]
 """The answer to one operation; empty where the guest gave none."""
@@ -29,7 +29,9 @@ class Verdict:
 class Check:
     """`promise` groups checks in reports, `subject` is the path or unit, `at` the key that promises it.
 
-    `phase`: `quiet` only looks, `loud` writes, attacks and runs commands; all quiet ones come first.
+    `phase`: `quiet` only looks, `loud` writes, attacks and runs commands, `late` starts what the system would by
+    itself, `after` looks again and leaves canaries. Quiet checks share their operations; others that `shares` do
+    so with those of their phase.
     """
 
     promise: str
@@ -37,7 +39,8 @@ class Check:
     at: KeyPath
     ops: tuple[Op, ...]
     judge: Judge
-    phase: Literal["quiet", "loud", "after"] = "quiet"
+    phase: Literal["quiet", "loud", "late", "after"] = "quiet"
+    shares: bool = False
 
     @property
     def name(self) -> str:
@@ -89,6 +92,23 @@ def names(facts: Facts) -> tuple[str, ...] | None:
     found = facts.get("names")
     whole = found is not None and facts.get("errno", "") is None and not facts.get("truncated")
     return tuple(found) if whole and isinstance(found, list) else None
+
+
+def parts(facts: Facts, key: str) -> tuple[Facts, ...]:
+    """The objects in a list of an answer; none where there is no such list."""
+    found = facts.get(key)
+    return tuple(p for p in found if isinstance(p, dict)) if isinstance(found, list) else ()
+
+
+def by_path(facts: Facts) -> dict[str, Facts]:
+    """The answer to a `files` by path, as text."""
+    return {unquote(str(p.get("path"))).decode("utf-8", "surrogateescape"): p for p in parts(facts, "files")}
+
+
+def content_of(file: Facts) -> Facts:
+    """What the `read` of such a file would say; empty where it was not read."""
+    found = file.get("read")
+    return found if isinstance(found, dict) else {}
 
 
 def trouble(facts: Facts) -> str:

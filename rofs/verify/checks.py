@@ -9,18 +9,26 @@ from functools import partial
 
 from rofs.entry import Entry
 from rofs.layout import Layout, as_volatile
+from rofs.machine.arch import Arch
 from rofs.verify import probe_wire as wire
-from rofs.verify.check import Check, Facts, Outcome, trouble
+from rofs.verify.check import Check, Facts, Outcome, Verdict, broken, trouble
+from rofs.verify.cmdline import cmdline_checks
 from rofs.verify.content import content_checks
 from rofs.verify.identity import identity_checks
 from rofs.verify.immutable import immutable_checks
+from rofs.verify.journal import journal_checks
+from rofs.verify.memory import memory_checks
 from rofs.verify.mounts import TABLE, judge_undeclared, mount_checks, unit_checks
+from rofs.verify.network import network_checks
+from rofs.verify.rights import rights_checks
 from rofs.verify.scenario import Scenario
 from rofs.verify.state import state_checks
 from rofs.verify.system import system_checks
 from rofs.verify.volatile import volatile_checks
 
-_PHASES = ("quiet", "loud", "after")
+_PHASES = ("quiet", "loud", "late", "after")
+MOST_SEEN = 8000
+"""Characters of evidence that a report has of one check."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,18 +40,28 @@ class Plan:
     ops: tuple[wire.Op, ...]
 
 
-def boot_checks(layout: Layout, entries: Sequence[Entry], scenario: Scenario) -> tuple[Check, ...]:
-    """Everything that is looked at comes before anything that writes; the mount table is read again last."""
+def boot_checks(
+    layout: Layout, entries: Sequence[Entry], scenario: Scenario, arch: Arch | None = None
+) -> tuple[Check, ...]:
+    """Everything that is looked at comes before anything that writes; the mount table is read again last.
+
+    Without `arch` the image may be for any of the profile's architectures.
+    """
     lost = scenario.state == "lost"
     live = as_volatile(layout) if lost else layout
     checks: list[Check] = [
-        *system_checks(layout.profile),
+        *system_checks(layout, scenario),
+        *cmdline_checks(layout, scenario, arch),
+        *journal_checks(layout.profile, scenario),
         *mount_checks(live),
         *(() if lost else unit_checks(layout)),  # the same files, and findmnt(8) would rightly miss the disk
         *content_checks(layout, entries, kept=scenario.state == "kept"),
         *identity_checks(layout, entries),
         *state_checks(layout, scenario),
+        *network_checks(layout.profile),
+        *rights_checks(live),
         *volatile_checks(live, scenario),
+        *(memory_checks(live) if scenario.number == 1 else ()),
         *(immutable_checks(layout) if scenario.attacked else ()),
         _late_table(live),
     ]
@@ -58,18 +76,20 @@ def _late_table(layout: Layout) -> Check:
 
 
 def make_plan(checks: Sequence[Check], last: wire.Op) -> Plan:
-    """Number the operations. What only looks is shared within the quiet phase; the rest is done each time."""
+    """Number the operations. Within a phase checks that may share what they ask do; the rest is done each time."""
     ops: list[wire.Op] = []
-    shared: dict[wire.Op, int] = {}
+    shared: dict[tuple[str, wire.Op], int] = {}
     numbers = []
     for check in checks:
         row = []
+        shares = check.shares or check.phase == "quiet"
         for op in check.ops:
-            number = shared.get(op) if check.phase == "quiet" else None
+            number = shared.get((check.phase, op)) if shares else None
             if number is None:
                 ops.append(op)
                 number = len(ops)
-                shared.setdefault(op, number)
+                if shares:
+                    shared[check.phase, op] = number
             row.append(number)
         numbers.append(tuple(row))
     return Plan(checks=tuple(checks), numbers=tuple(numbers), ops=(*ops, last))
@@ -87,8 +107,26 @@ def judge(plan: Plan, boot: int, answers: Mapping[int, Facts]) -> Iterator[Outco
     """Each check, in the plan's order; an answer that never came is a broken promise, not a skipped one."""
     for check, numbers in zip(plan.checks, plan.numbers, strict=True):
         facts = [answers.get(n, {}) for n in numbers]
-        verdict = check.judge(facts)
+        verdict = _verdict(check, facts)
         lost = [f"{plan.ops[n - 1]}: {trouble(f)}" for n, f in zip(numbers, facts, strict=True) if trouble(f)]
         if lost and verdict.ok:
             verdict = replace(verdict, ok=False, seen=f"{lost[0]}; {verdict.seen}")
+        verdict = replace(verdict, seen=shortened(verdict.seen))
         yield Outcome(boot=boot, promise=check.promise, subject=check.subject, at=check.at, verdict=verdict)
+
+
+def _verdict(check: Check, facts: Sequence[Facts]) -> Verdict:
+    """answers.py takes answers of the right form alone; what they hold may still be beyond a judge."""
+    try:
+        return check.judge(facts)
+    except Exception as error:  # noqa: BLE001 -- whatever a guest says, the other checks are judged
+        return broken("an answer", f"the guest's answer cannot be read: {type(error).__name__}: {error}")
+
+
+def shortened(seen: str) -> str:
+    """Evidence for people: a guest may say megabytes."""
+    dropped = len(seen) - MOST_SEEN
+    if dropped <= 0:
+        return seen
+    end = len(seen) - MOST_SEEN // 4
+    return f"{seen[: end - dropped]} [... {dropped} characters ...] {seen[end:]}"

@@ -13,7 +13,19 @@ from rofs.generate.accounts import home_of
 from rofs.layout import MACHINE_ID, PERSISTENT, SYSTEM_OWNED, Layout, Promise, Role, image_path
 from rofs.profile import User
 from rofs.verify import probe_wire as wire
-from rofs.verify.check import Check, Facts, Verdict, broken, data, decide, kept, text, trouble
+from rofs.verify.check import (
+    Check,
+    Facts,
+    Verdict,
+    broken,
+    by_path,
+    content_of,
+    data,
+    decide,
+    kept,
+    text,
+    trouble,
+)
 
 MOST_READ_BYTES = 65536
 _TYPES = {"file": "file", "dir": "dir", "symlink": "link"}
@@ -36,6 +48,10 @@ def content_checks(layout: Layout, entries: Sequence[Entry], *, kept: bool = Fal
         return
     for user in layout.profile.users:
         yield _user_check(layout, user)
+    yield Check(
+        promise="user", subject="no empty password", at=("users",),
+        ops=(wire.read("/etc/passwd"), wire.read("/etc/shadow")), judge=_judge_passwords,
+    )  # fmt: skip
     hostname = layout.profile.hostname
     resolved = wire.run(30, "getent", "hosts", hostname) if _has_libc(layout) else wire.read("/etc/hosts")
     yield Check(
@@ -54,16 +70,13 @@ def _survives(layout: Layout, path: PurePosixPath) -> bool:
 
 
 def _group_check(layout: Layout, why: str, group: list[Entry], *, kept: bool) -> Check:
-    ops = []
-    for entry in group:
-        path = image_path(entry.path) if kept and _survives(layout, entry.path) else str(entry.path)
-        ops.append(wire.lstat(path))
-        if entry.kind == "file":
-            ops.append(wire.read(path, MOST_READ_BYTES))
+    places = tuple(
+        image_path(entry.path) if kept and _survives(layout, entry.path) else str(entry.path) for entry in group
+    )
     paths = f"{group[0].path}" + (f" and {len(group) - 1} more" if len(group) > 1 else "")
     return Check(
-        promise="generated", subject=f"{why}: {paths}", at=_key(why), ops=tuple(ops),
-        judge=partial(_judge_entries, group),
+        promise="generated", subject=f"{why}: {paths}", at=_key(why), ops=(wire.files(places, MOST_READ_BYTES),),
+        judge=partial(_judge_entries, group, places),
     )  # fmt: skip
 
 
@@ -84,15 +97,12 @@ def _is_replaced(layout: Layout, entry: Entry) -> bool:
     return other or (owner.where == entry.path and owner.role is Role.DECLARED)
 
 
-def _judge_entries(entries: list[Entry], facts: Sequence[Facts]) -> Verdict:
-    expected, wrong, index = f"{len(entries)} paths as generated", [], 0
-    for entry in entries:
-        stat = facts[index]
-        index += 1
-        content = None
-        if entry.kind == "file":
-            content = data(facts[index])
-            index += 1
+def _judge_entries(entries: list[Entry], places: tuple[str, ...], facts: Sequence[Facts]) -> Verdict:
+    expected, wrong = f"{len(entries)} paths as generated", []
+    seen = by_path(facts[0])
+    for entry, place in zip(entries, places, strict=True):
+        stat = seen.get(place, facts[0])
+        content = data(content_of(stat)) if entry.kind == "file" else None
         wrong += [f"{entry.path}: {w}" for w in _differences(entry, stat, content)]
     return decide(not wrong, expected, "; ".join(wrong[:8]) or f"{len(entries)} equal in type, mode, owner and content")
 
@@ -116,7 +126,8 @@ def _user_check(layout: Layout, user: User) -> Check:
     home = home_of(layout.profile, None, user.name)
     gid = user.primary_gid
     line = f"{user.name}:x:{user.uid}:{gid}:{user.comment}:{home}:{user.shell}"
-    asked = (wire.run(30, "getent", "passwd", user.name), wire.run(30, "id", "-Gn", user.name))
+    people = [u.name for u in layout.profile.users]
+    asked = (wire.run(30, "getent", "passwd", *people), wire.run(30, "getent", "group"))  # the same for all of them
     files = (wire.read("/etc/passwd"), wire.read("/etc/group"))
     return Check(
         promise="user", subject=user.name, at=user.at, judge=partial(_judge_user, user, line),
@@ -125,12 +136,11 @@ def _user_check(layout: Layout, user: User) -> Check:
 
 
 def _find_user(user: User, facts: Sequence[Facts]) -> tuple[str, list[str]]:
-    """The user's line of passwd and the names of its groups, from getent(1) and id(1) or from the files."""
+    """The user's line of passwd and the names of its groups, from getent(1) or from the files."""
     rows = [row for row in text(facts[0]).splitlines() if row.startswith(f"{user.name}:")]
-    said = text(facts[1]).splitlines()
-    records = [row.split(":") for row in said if row.count(":") == 3]
+    records = [row.split(":") for row in text(facts[1]).splitlines() if row.count(":") == 3]
     named = [r[0] for r in records if user.name in r[3].split(",")]
-    return rows[0] if len(rows) == 1 else "", named if records else text(facts[1]).split()
+    return rows[0] if len(rows) == 1 else "", named
 
 
 def _judge_user(user: User, line: str, facts: Sequence[Facts]) -> Verdict:
@@ -145,6 +155,19 @@ def _judge_user(user: User, line: str, facts: Sequence[Facts]) -> Verdict:
     if [row.split(":")[1] for row in shadow] != ["*"]:
         return broken(expected, "the password field is not *")
     return kept(expected, f"{passwd}, groups {' '.join(groups)}, password *")
+
+
+def _judge_passwords(facts: Sequence[Facts]) -> Verdict:
+    """Of every account, also those that the tree brought; an image may have no shadow, and then no password."""
+    expected = "no account without a password field"
+    passwd, shadow = facts
+    if not text(passwd).strip() or (data(shadow) is None and shadow.get("errno") != "ENOENT"):
+        return broken(expected, trouble(passwd) or trouble(shadow) or str(passwd.get("errno") or shadow.get("errno")))
+    found = []
+    for file, lines in (("passwd", text(passwd)), ("shadow", text(shadow))):
+        rows = [line.split(":") for line in lines.splitlines() if line.strip()]
+        found += [f"{row[0]} in {file}" for row in rows if len(row) < 2 or not row[1]]
+    return decide(not found, expected, ", ".join(found) or f"{len(text(passwd).splitlines())} accounts")
 
 
 def _judge_hostname(hostname: str, facts: Sequence[Facts]) -> Verdict:

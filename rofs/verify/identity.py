@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rofs.entry import Entry
 from rofs.generate.identity import HOST_KEY
-from rofs.layout import DATA, MACHINE_ID, Layout
+from rofs.layout import DATA, MACHINE_ID, Layout, image_path
 from rofs.verify import probe_wire as wire
 from rofs.verify.check import Check, Facts, Outcome, Verdict, broken, data, decide, text, trouble
 from rofs.verify.scenario import Scenario
 
 _ID = wire.read(str(MACHINE_ID))
+_IMAGE_ID = wire.read(image_path(MACHINE_ID))
 _KEPT_ID = wire.read(str(DATA / "identity/machine-id"))
 _PUBLIC_KEY = wire.read(f"{HOST_KEY}.pub")
 _SEED = wire.read(str(DATA / "identity/random-seed"))
@@ -30,7 +31,7 @@ def identity_checks(layout: Layout, entries: Sequence[Entry]) -> Iterator[Check]
     kept_id = layout.profile.machine_id == "state"
     yield Check(
         promise="machine-id", subject=layout.profile.machine_id, at=("machine_id",),
-        ops=(_ID, _KEPT_ID) if kept_id else (_ID,), judge=_judge_id,
+        ops=(_ID, _IMAGE_ID, *((_KEPT_ID,) if kept_id else ())), judge=_judge_id,
     )  # fmt: skip
     if has_sshd(entries):
         yield Check(
@@ -61,7 +62,10 @@ def _judge_id(facts: Sequence[Facts]) -> Verdict:
     seen = text(facts[0]).strip()
     if not re.fullmatch("[0-9a-f]{32}", seen):
         return broken("32 hexadecimal digits", trouble(facts[0]) or seen or "an empty file")
-    kept = text(facts[1]).strip() if len(facts) > 1 else seen
+    if data(facts[1]) != b"":
+        shown = text(facts[1]).strip() or trouble(facts[1]) or facts[1].get("errno") or "an empty line"
+        return broken("none in the image, an empty file", f"{shown} in the image: every device would be this one")
+    kept = text(facts[2]).strip() if len(facts) > 2 else seen
     return decide(kept == seen, "32 hexadecimal digits, as kept", f"{seen}, kept is {kept}" if kept != seen else seen)
 
 

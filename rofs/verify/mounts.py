@@ -12,10 +12,23 @@ from pathlib import PurePosixPath
 
 from rofs.generate.escape import unit_name
 from rofs.generate.mounts import render_fstab, render_unit
-from rofs.layout import SAFE_OVERLAY, UNIT_DIR, Layout, Mount, Promise, Role, persistent_stores
+from rofs.layout import SAFE_OVERLAY, UNIT_DIR, Layout, Mount, Promise, Role, Stage, persistent_stores
 from rofs.verify import probe_wire as wire
-from rofs.verify.check import Check, Facts, Verdict, broken, data, decide, kept, text, trouble
+from rofs.verify.check import (
+    Check,
+    Facts,
+    Verdict,
+    broken,
+    by_path,
+    content_of,
+    data,
+    decide,
+    kept,
+    text,
+    trouble,
+)
 from rofs.verify.mountinfo import Row, covering, parse_mountinfo
+from rofs.verify.units import parse_units, units_of, why_no_units
 
 TABLE = wire.read("/proc/1/mountinfo")
 GENERATOR_DIR = PurePosixPath("/run/systemd/generator")
@@ -23,6 +36,9 @@ _FLAGS = frozenset({"ro", "rw", "nosuid", "nodev", "noexec", "noatime", "nodirat
 _KERNEL_ADDS = frozenset({"relatime"})
 _KERNEL_SETTINGS = frozenset({"inode64", "rw", "huge", "uuid"})
 """Of tmpfs and overlay, where the kernel shows its own default (`uuid=on` from 6.6 on)."""
+_UNSAFE = frozenset({"nobarrier", "barrier=0", "norecovery", "noload", "data=writeback", "journal_async_commit"})
+"""Of a file system that must survive a power cut."""
+_MOST_UNIT_BYTES = 65536
 
 SYSTEM_ROWS: tuple[tuple[str, frozenset[str], int], ...] = tuple(
     (path, frozenset(types.split("|")), most)
@@ -60,13 +76,15 @@ _OTHER_INIT_ROWS = (("/proc", frozenset({"proc"}), 2), *(row for row in SYSTEM_R
 
 def mount_checks(layout: Layout) -> Iterator[Check]:
     """All of them only look."""
+    places = (str(m.where) for m in layout.mounts)
+    files = wire.files([*places, *sorted({disk_of(layout, m) for m in layout.mounts})])
     for mount in layout.mounts:
         yield Check(
             promise="mount",
             subject=f"{mount.where} ({mount.promise.value})",
             at=mount.at,
-            ops=(TABLE, wire.lstat(str(mount.where)), wire.lstat(disk_of(layout, mount))),
-            judge=partial(_judge_mount, mount),
+            ops=(TABLE, files),
+            judge=partial(_judge_mount, mount, disk_of(layout, mount)),
         )
     yield Check(
         promise="nothing undeclared", subject="mount table", at=("mounts",), ops=(TABLE,),
@@ -80,7 +98,7 @@ def disk_of(layout: Layout, mount: Mount) -> str:
     return f"/dev/vd{chr(ord('b') + devices.index(mount.what))}" if mount.what in devices else "/dev/vda"
 
 
-def _judge_mount(mount: Mount, facts: Sequence[Facts]) -> Verdict:
+def _judge_mount(mount: Mount, disk: str, facts: Sequence[Facts]) -> Verdict:
     rows = parse_mountinfo(text(facts[0]))
     live = [r for r in rows if r.where == mount.where]
     expected = f"{mount.type} {mount.what} {','.join(mount.options)}"
@@ -88,28 +106,43 @@ def _judge_mount(mount: Mount, facts: Sequence[Facts]) -> Verdict:
         return broken(expected, trouble(facts[0]) or f"nothing is mounted on {mount.where}")
     if len(live) > 1:
         return broken(expected, f"mounted {len(live)} times: " + "; ".join(str(r) for r in live))
-    differences = list(_differences(mount, live[0], rows, facts))
+    seen = by_path(facts[1])
+    differences = list(_differences(mount, live[0], rows, seen.get(disk, {})))
+    differences += _root_differences(mount, live[0], seen.get(str(mount.where), {}))
     return decide(not differences, expected, "; ".join([*differences, str(live[0])]))
 
 
-def _differences(mount: Mount, row: Row, rows: tuple[Row, ...], facts: Sequence[Facts]) -> Iterator[str]:
+def _differences(mount: Mount, row: Row, rows: tuple[Row, ...], disk: Facts) -> Iterator[str]:
     flags = (row.flags & _FLAGS) | (row.flags - _FLAGS - _KERNEL_ADDS)
     declared = {o for o in mount.options if o in _FLAGS} | ({"rw"} if not mount.read_only else set())
     if flags != declared:
         yield f"flags are {','.join(sorted(flags))}, not {','.join(sorted(declared))}"
+    if not mount.read_only and "ro" in row.super_options:
+        yield "its file system is read-only"
     if mount.is_bind:
         yield from _bind_differences(mount, row, rows)
     elif row.type != mount.type:
         yield f"type is {row.type}, not {mount.type}"
     elif mount.role is Role.ROOT or mount.type not in ("tmpfs", "overlay"):
-        disk = f"{facts[2].get('rdev_major')}:{facts[2].get('rdev_minor')}"
-        if row.device != disk:
-            yield f"it is on device {row.device}, its disk is {disk}"
+        number = f"{disk.get('rdev_major')}:{disk.get('rdev_minor')}"
+        if row.device != number:
+            yield f"it is on device {row.device}, its disk is {number}"
+        if unsafe := sorted(_UNSAFE & {*row.super_options}):
+            yield f"unsafe options {','.join(unsafe)}"
     else:
         if row.source != mount.what:
             yield f"source is {row.source}, not {mount.what}"
         yield from _setting_differences(mount, row)
-    seen = facts[1]
+
+
+def _root_differences(mount: Mount, row: Row, seen: Facts) -> Iterator[str]:
+    """What stands at the path is the mount, and not what was mounted over it or over a directory above.
+
+    A file of an overlay has a device number of its own.
+    """
+    device = f"{seen.get('dev_major')}:{seen.get('dev_minor')}"
+    if device != row.device and (row.type != "overlay" or seen.get("type") == "dir"):
+        yield trouble(seen) or f"what is seen there is on device {device}, the mount on {row.device}"
     for key in ("mode", "uid", "gid"):
         want = getattr(mount, key)
         if want is not None and seen.get(key) != want:
@@ -129,6 +162,8 @@ def _bind_differences(mount: Mount, row: Row, rows: tuple[Row, ...]) -> Iterator
         yield f"shows {row.root} of {row.device}, not {root} of {source.device}"
     if "private" in mount.options and any(p.startswith("master:") for p in row.propagation):
         yield "receives mounts from elsewhere"
+    if "private" in mount.options and mount.stage is Stage.SYSTEMD and "shared" in {p[:6] for p in row.propagation}:
+        yield "passes mounts on to elsewhere"  # what the initrd mounts PID 1 shares, as all it finds
 
 
 def _setting_differences(mount: Mount, row: Row) -> Iterator[str]:
@@ -195,18 +230,11 @@ def unit_checks(layout: Layout) -> Iterator[Check]:
             judge=partial(_judge_plain_fstab, layout),
         )  # fmt: skip
         return
+    units = units_of(layout.profile.verify.units)
+    files = wire.files([path for mount in layout.mounts for path in _unit_paths(mount)], _MOST_UNIT_BYTES)
     for mount in layout.mounts:
-        name = unit_name(mount.where)
-        target = "local-fs.target." + ("requires" if mount.required else "wants")
-        show = ("systemctl", "show", "-p", "FragmentPath,ActiveState,Where,LoadState", "--", name)
         yield Check(
-            promise="unit", subject=name, at=mount.at,
-            ops=(
-                wire.run(30, *show),
-                wire.read(str(GENERATOR_DIR / name)),
-                wire.lstat(str(GENERATOR_DIR / target / name)),
-                wire.read(str(UNIT_DIR / name)),
-            ),
+            promise="unit", subject=unit_name(mount.where), at=mount.at, ops=(units, files),
             judge=partial(_judge_unit, layout, mount),
         )  # fmt: skip
     yield Check(
@@ -216,25 +244,39 @@ def unit_checks(layout: Layout) -> Iterator[Check]:
     )  # fmt: skip
 
 
+def _unit_paths(mount: Mount) -> tuple[str, str, str]:
+    """The unit as the fstab-generator makes it, its link there, and ours."""
+    name = unit_name(mount.where)
+    target = "local-fs.target." + ("requires" if mount.required else "wants")
+    return str(GENERATOR_DIR / name), str(GENERATOR_DIR / target / name), str(UNIT_DIR / name)
+
+
 def _judge_unit(layout: Layout, mount: Mount, facts: Sequence[Facts]) -> Verdict:
-    show, generated, link, live = facts
+    seen = by_path(facts[1])
+    generated, link, live = (seen.get(path, {}) for path in _unit_paths(mount))
     name = unit_name(mount.where)
     ours = parse_unit(render_unit(layout, mount))
     expected = f"{UNIT_DIR / name} active; fstab says the same"
     wrong = []
-    states = dict(line.partition("=")[::2] for line in text(show).splitlines())
-    if states.get("FragmentPath") != str(UNIT_DIR / name):
-        wrong.append(f"PID 1 uses {states.get('FragmentPath') or 'no file'}")
-    if states.get("ActiveState") != "active":
-        wrong.append(f"it is {states.get('ActiveState') or trouble(show) or 'unknown'}")
-    if parse_unit(text(live)) != ours:
-        wrong.append(f"the unit in the guest says {parse_unit(text(live))}, not {ours}")
-    theirs = _without_tag(parse_unit(text(generated)), mount)
+    units = parse_units(facts[0])
+    if not units:
+        wrong.append(why_no_units(facts[0]))
+    elif name not in units:
+        wrong.append("PID 1 does not know it")
+    else:
+        unit = units[name]
+        if unit.fragment != str(UNIT_DIR / name):
+            wrong.append(f"PID 1 uses {unit.fragment or 'no file'}")
+        if unit.active != "active":
+            wrong.append(f"it is {unit.active}")
+    if (said := parse_unit(text(content_of(live)))) != ours:
+        wrong.append(f"the unit in the guest says {said}, not {ours}")
+    theirs = _without_tag(parse_unit(text(content_of(generated))), mount)
     if theirs != ours:
         wrong.append(f"the fstab-generator says {theirs or 'nothing'}, the unit {ours}")
     if link.get("type") != "link":
         wrong.append(f"the fstab-generator does not {'require' if mount.required else 'want'} it")
-    return decide(not wrong, expected, "; ".join(wrong) or f"active from {states['FragmentPath']}, generator agrees")
+    return decide(not wrong, expected, "; ".join(wrong) or f"active from {UNIT_DIR / name}, generator agrees")
 
 
 def parse_unit(text: str) -> dict[str, str]:

@@ -13,12 +13,12 @@ import binascii
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from rofs.errors import ToolError
 
@@ -27,6 +27,9 @@ Text = str | bytes | PurePath
 WIRE_VERSION = 1
 PORT_NAME = "rofs.probe"
 """The name of the virtio-serial port that the probe looks for."""
+
+MOST_VALUES = 1 << 18
+"""In one event; a `list` has 65536 names at most, and a name may have commas."""
 
 _UNSAFE = re.compile(rb"[^\x21-\x7e]|%")
 _ENCODED = re.compile(rb"%([0-9A-Fa-f]{2})")
@@ -73,9 +76,9 @@ def exists(path: Text) -> Op:
     return _op("exists", path)
 
 
-def attack(path: Text, *, remount_super: bool = False) -> Op:
-    """`errno`, `type`, `mount`, `attacks`: [{name, errno, effect, restored?, detail?, skipped?}]."""
-    return _op("attack", path, "remount=super") if remount_super else _op("attack", path)
+def attack(path: Text, *, only: str = "") -> Op:
+    """`errno`, `type`, `mount`, `attacks`: [{name, errno, effect, restored?, detail?, skipped?}]; all, or one."""
+    return _op("attack", path, f"only={only}") if only else _op("attack", path)
 
 
 def compare(path: Text, reference: Text, *, upper: bool = False) -> Op:
@@ -103,11 +106,6 @@ def write(path: Text) -> Op:
     return _op("write", path)
 
 
-def fill(path: Text, size_bytes: int) -> Op:
-    """`errno`, `fitted` (bytes), `how`, in a directory."""
-    return _op("fill", path, size_bytes)
-
-
 def fillinodes(path: Text, count: int) -> Op:
     """`errno`, `made`, `removed`: empty files in a fresh directory of `path`, which is an inode itself."""
     return _op("fillinodes", path, count)
@@ -126,6 +124,69 @@ def shell(timeout_s: int, command: str) -> Op:
 def run(timeout_s: int, *argv: Text) -> Op:
     """The same without a shell."""
     return _op("run", timeout_s, *argv)
+
+
+def running(timeout_s: int) -> Op:
+    """Wait until systemd has started everything. `errno`, `state`, `jobs` ("UNIT TYPE STATE"), `seconds`."""
+    return _op("running", timeout_s)
+
+
+def units(names: Iterable[str] = ()) -> Op:
+    """`errno`, `units`: [{name, description, load, active, sub, ...}] of systemd, without devices; all quoted.
+
+    A mount also has `FragmentPath`, a service that is not inactive `NRestarts`, one that is not active either
+    `Result` and `ExecMainStatus`. `names` maps each of the names to that of its unit.
+    """
+    return _op("units", *names)
+
+
+def timers(timeout_s: int) -> Op:
+    """Start what the timers of systemd would. `errno`, `started`: [{unit, error, waiting}], `seconds`."""
+    return _op("timers", timeout_s)
+
+
+def files(paths: Iterable[Text], max_bytes: int = 0) -> Op:
+    """`files`: for each path what `lstat` says, `path` (quoted) and, of a regular file, `read`: what `read` says.
+
+    `max_bytes` 0 reads none.
+    """
+    return _op("files", max_bytes, *paths)
+
+
+def sift(timeout_s: int, words: Sequence[str], *argv: Text) -> Op:
+    """As `run`, but of the output only the lines with one of the words, in any case of letters; `lines` counts all."""
+    return _op("sift", timeout_s, len(words), *words, *argv)
+
+
+def klog(*words: str) -> Op:
+    """`errno`, `found`: the lines of the kernel's log with one of the words; `lines`, `truncated`."""
+    return _op("klog", *words)
+
+
+def listeners(timeout_s: int, wanted: Iterable[str]) -> Op:
+    """`errno`, `sockets`: [{proto, address, port, loopback, pid, program}], `truncated`, `seconds`.
+
+    Waits until each of `wanted`, such as tcp/22, has one that is not on the loopback, or the time is over.
+    """
+    return _op("listeners", timeout_s, *wanted)
+
+
+def marked(pairs: Iterable[tuple[Text, Text]]) -> Op:
+    """`trees`: for each path and its reference, which may be "", {root, errno, looked, truncated, found}.
+
+    `found`: [{path, mode, uid, marks, image}], all that is setuid, setgid, has capabilities, is a device or a
+    file that anybody may write; `image` whether the reference has the same.
+    """
+    return _op("marked", *(part for pair in pairs for part in pair))
+
+
+def brim(floor_bytes: int, paths: Iterable[Text]) -> Op:
+    """`total`, `before`, `available` (memory in bytes), `oom_kills`, and `mounts`, all full at the same time.
+
+    Each {path, errno, fitted, size, left, inodes, how, memory}: `memory` where it stopped because fewer than
+    `floor_bytes` of memory would have been left.
+    """
+    return _op("brim", floor_bytes, *paths)
 
 
 def settle(timeout_s: int, quiet_ms: int = 2000) -> Op:
@@ -192,9 +253,11 @@ class Event:
 
 
 def parse_event(line: str | bytes) -> Event | None:
-    """An event, or None for anything else: the console's noise, a line cut short, an empty one."""
+    """An event, or None for anything else: noise, a line cut short, an empty one, more values than any answer has."""
+    if line.count("," if isinstance(line, str) else b",") > MOST_VALUES:  # type: ignore[arg-type]
+        return None  # each would take some hundred bytes of memory
     try:
-        found = json.loads(line)
+        found = json.loads(line, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict):
@@ -205,6 +268,10 @@ def parse_event(line: str | bytes) -> Event | None:
     if isinstance(number, int) and not isinstance(number, bool) and isinstance(found.get("op"), str):
         return Event("op", number, MappingProxyType(found))
     return None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def find_probe(arch: str) -> Path:

@@ -1,30 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""Profile -> checks of the whole system: it is up, nothing failed, the profile's own wishes hold."""
+"""Layout -> checks of the whole system: it is up, nothing failed or goes round, the profile's own wishes hold."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 
-from rofs.profile import Profile
+from rofs.layout import Layout
 from rofs.verify import probe_wire as wire
-from rofs.verify.check import Check, Facts, Verdict, broken, decide, kept, text, trouble
+from rofs.verify.check import Check, Facts, Verdict, broken, decide, kept, parts, text, trouble
+from rofs.verify.scenario import Scenario
+from rofs.verify.units import find_unit, parse_units, shown, units_of, why_no_units
 
 RUNNING_TIMEOUT_S = 240
 SETTLE_TIMEOUT_S = 90
 """How long an init that cannot say when a boot is over is given to come to rest."""
 COMMAND_TIMEOUT_S = 120
-_SAID_BY_PID_1 = ("_PID=1", "+", "_TRANSPORT=kernel", "SYSLOG_IDENTIFIER=systemd")
-"""Before journald runs PID 1 writes to the kernel's log, and what comes from there has no _PID."""
-_FIRST_WORDS = "Queued start job for default target"
-"""Cycles of the boot are said just before this."""
-_CYCLE = re.compile(r"ordering cycle", re.IGNORECASE)
+TIMERS_LIMIT_S = 60
 
 
-def system_checks(profile: Profile) -> Iterator[Check]:
+def system_checks(layout: Layout, scenario: Scenario) -> Iterator[Check]:
     """The first one waits for the boot to end; it must be the first of the plan."""
-    yield from _systemd_checks(profile) if profile.init == "systemd" else _other_checks()
-    for index, command in enumerate(profile.verify.commands):
+    yield from _systemd_checks(layout, scenario) if layout.profile.init == "systemd" else _other_checks()
+    for index, command in enumerate(layout.profile.verify.commands):
         yield Check(
             promise="verify.commands", subject=command, at=("verify", "commands", index),
             ops=(wire.shell(COMMAND_TIMEOUT_S, command),), judge=_judge_command, phase="loud",
@@ -37,40 +35,43 @@ def _other_checks() -> Iterator[Check]:
     )  # fmt: skip
 
 
-def _systemd_checks(profile: Profile) -> Iterator[Check]:
+def _systemd_checks(layout: Layout, scenario: Scenario) -> Iterator[Check]:
+    units = (units_of(layout.profile.verify.units),)
     yield Check(
-        promise="system", subject="running", at=(),
-        ops=(wire.run(RUNNING_TIMEOUT_S, "systemctl", "is-system-running", "--wait"),
-             wire.run(30, "systemctl", "list-jobs", "--no-legend", "--plain")),
-        judge=_judge_running,
-    )  # fmt: skip
-    yield Check(
-        promise="system", subject="no failed unit", at=(),
-        ops=(wire.run(30, "systemctl", "list-units", "--failed", "--all", "--no-legend", "--plain"),),
-        judge=_judge_failed,
-    )  # fmt: skip
-    yield Check(
-        promise="system", subject="no ordering cycle", at=(),
-        ops=(wire.run(60, "journalctl", "--boot", "--no-pager", "--quiet", "--output=cat", *_SAID_BY_PID_1),),
-        judge=_judge_cycles,
-    )  # fmt: skip
-    for index, unit in enumerate(profile.verify.units):
+        promise="system", subject="running", at=(), ops=(wire.running(RUNNING_TIMEOUT_S),), judge=_judge_running
+    )
+    yield Check(promise="system", subject="no failed unit", at=(), ops=units, judge=_judge_failed)
+    yield Check(promise="system", subject="no restart loop", at=(), ops=units, judge=_judge_restarts)
+    for index, unit in enumerate(layout.profile.verify.units):
         yield Check(
-            promise="verify.units", subject=unit, at=("verify", "units", index),
-            ops=(
-                wire.run(30, "systemctl", "is-active", "--", unit),
-                wire.run(30, "systemctl", "status", "--no-pager", "--", unit),
-            ),
-            judge=_judge_active,
+            promise="verify.units", subject=unit, at=("verify", "units", index), ops=units,
+            judge=partial(_judge_active, unit),
         )  # fmt: skip
+    if scenario.number != 1:
+        return
+    yield Check(
+        promise="timers", subject="started early", at=(), ops=(wire.timers(TIMERS_LIMIT_S),), judge=_judge_timers,
+        phase="late",
+    )  # fmt: skip
+    again = (units_of(()),)
+    yield Check(
+        promise="system", subject="no failed unit after all checks", at=(), ops=again, judge=_judge_failed,
+        phase="after", shares=True,
+    )  # fmt: skip
+    yield Check(
+        promise="system", subject="no restart loop after all checks", at=(), ops=again, judge=_judge_restarts,
+        phase="after", shares=True,
+    )  # fmt: skip
 
 
 def _judge_running(facts: Sequence[Facts]) -> Verdict:
-    state = text(facts[0]).strip()
-    jobs = text(facts[1]).strip().replace("\n", "; ")
-    seen = trouble(facts[0]) or state or f"no word of it: {facts[0].get('errno')}"
-    seen += f", still waiting: {jobs}" if jobs and state != "running" else ""
-    return decide(state == "running" and not trouble(facts[0]), "running", seen)
+    """Any other state is said with the jobs that still wait."""
+    answer, state = facts[0], facts[0].get("state")
+    jobs = answer.get("jobs")
+    waiting = "; ".join(map(str, jobs)) if isinstance(jobs, list) else ""
+    seen = trouble(answer) or str(state or f"no word of it: {answer.get('errno')}")
+    seen += f", still waiting: {waiting}" if waiting and state != "running" else ""
+    return decide(state == "running" and answer.get("errno", "") is None, "running", seen)
 
 
 def _judge_settled(facts: Sequence[Facts]) -> Verdict:
@@ -85,27 +86,49 @@ def _judge_settled(facts: Sequence[Facts]) -> Verdict:
 
 
 def _judge_failed(facts: Sequence[Facts]) -> Verdict:
-    if facts[0].get("status") != 0:
-        return broken("none", trouble(facts[0]) or text(facts[0]) or f"no list of units: {facts[0].get('errno')}")
-    units = [line.split()[0] for line in text(facts[0]).splitlines() if line.strip()]
-    return decide(not units, "none", ", ".join(units) or "none")
+    units = parse_units(facts[0])
+    if not units:
+        return broken("none", why_no_units(facts[0]))
+    failed = [u for u in units.values() if u.active == "failed"]
+    return decide(not failed, "none", shown(failed) or f"none of {len(units)}")
 
 
-def _judge_cycles(facts: Sequence[Facts]) -> Verdict:
-    """PID 1 breaks a cycle by deleting a job at random and says so (note 9)."""
-    lines, expected = text(facts[0]).splitlines(), "none in PID 1's journal"
-    cycles = [line for line in lines if _CYCLE.search(line)]
-    if facts[0].get("status") != 0 or not lines:
-        return broken(expected, trouble(facts[0]) or "the journal is empty")
-    if cycles or facts[0].get("dropped") or not any(line.startswith(_FIRST_WORDS) for line in lines):
-        return broken(expected, "; ".join(cycles[:4]) or f"the journal is not whole: {len(lines)} lines of PID 1")
-    return kept(expected, f"none in {len(lines)} lines, from the first job on")
+def _judge_restarts(facts: Sequence[Facts]) -> Verdict:
+    """What was started again and runs is as wrong as what waits for it: it will not stop."""
+    units, expected = parse_units(facts[0]), "no service was restarted or waits for it"
+    services = [u for u in units.values() if u.restarts]
+    if not services:
+        return broken(expected, why_no_units(facts[0]))
+    loops = [u for u in services if u.restarts != "0" or u.sub.startswith("auto-restart")]
+    words = ", ".join(f"{u} restarted {u.restarts} times, is {u.sub}" for u in loops)
+    return decide(not loops, expected, words or f"none of {len(services)}")
 
 
-def _judge_active(facts: Sequence[Facts]) -> Verdict:
-    state = text(facts[0]).strip()
-    seen = state if state == "active" else f"{state}: {text(facts[1]).strip()[-600:]}"
-    return decide(state == "active" and not trouble(facts[0]), "active", trouble(facts[0]) or seen)
+def _judge_active(name: str, facts: Sequence[Facts]) -> Verdict:
+    units = parse_units(facts[0])
+    if not units:
+        return broken("active", why_no_units(facts[0]))
+    unit = find_unit(facts[0], units, name)
+    if unit is None:
+        return broken("active", f"{name} is not loaded")
+    return decide(
+        unit.active == "active", "active", f"{unit.active}, {unit.sub}" + (f": {unit}" if unit.result else "")
+    )
+
+
+def _judge_timers(facts: Sequence[Facts]) -> Verdict:
+    """What a timer would do later is done now; what came of it is looked at after that."""
+    answer, expected = facts[0], "what the timers start, started now, does not fail"
+    if answer.get("errno", "") is not None or not isinstance(answer.get("started"), list):
+        return broken(expected, trouble(answer) or f"not asked: {answer.get('errno')}")
+    rows = parts(answer, "started")
+    wrong = [f"{r.get('unit')}: {r.get('error')}" for r in rows if r.get("error")]
+    busy = [str(r.get("unit")) for r in rows if r.get("waiting")]
+    words = ", ".join(str(r.get("unit")) for r in rows) or "no timer is loaded"
+    words += (
+        f", still at work after {TIMERS_LIMIT_S} s: {', '.join(busy)}" if busy else f", in {answer.get('seconds')} s"
+    )
+    return decide(not wrong, expected, "; ".join([*wrong, words]))
 
 
 def _judge_command(facts: Sequence[Facts]) -> Verdict:

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from string import ascii_lowercase
 from typing import Any
 
-from layouts import P
+from layouts import TEXTS, P
 
 from rofs.entry import Entry
 from rofs.generate.escape import fstab_field, unit_name
@@ -35,11 +35,16 @@ from rofs.layout import (
     is_within,
     persistent_stores,
 )
+from rofs.machine.arch import ARCHES
+from rofs.verify.attacks import ATTACKS, WRITTEN
 from rofs.verify.check import Check, Verdict, text
 from rofs.verify.checks import boot_checks, judge, make_plan
+from rofs.verify.cmdline import expected_cmdline
+from rofs.verify.mountinfo import parse_mountinfo
 from rofs.verify.mounts import GENERATOR_DIR
-from rofs.verify.probe_wire import Op, poweroff, quote
+from rofs.verify.probe_wire import Op, lstat, poweroff, quote, read
 from rofs.verify.scenario import Scenario
+from rofs.verify.units import PROBE_UNIT
 from rofs.verify.volatile import CANARY, canary_text
 
 Answer = dict[str, Any]
@@ -66,14 +71,12 @@ OTHER_SYSTEM = """\
 7 2 0:25 / /dev/shm rw,nosuid,nodev,relatime - tmpfs tmpfs rw
 """
 """Where the initrd alone has mounted."""
-JOURNAL = "systemd 252 running\nQueued start job for default target graphical.target.\nReached target\n"
+WHEN = "Sat 2026-11-21 18:36:25 UTC"
+JOURNAL = f"{WHEN} systemd[1]: Queued start job for default target graphical.target.\n"
+"""What is left of it when the probe has sifted it."""
+MIB = 1 << 20
 SSHD = f"port 22\naddressfamily any\nhostkey {HOST_KEY}\nhostkeyagent none\nloglevel INFO\n"
 WHY_LOST = "no file system after 5 s"
-ATTACKS = (
-    "create", "mkdir", "open-write", "unlink", "rename", "rename-self", "chmod", "remount", "rename-over",
-    "rename-parents",
-)  # fmt: skip
-OTHER_ERRNO = {"remount": None, "rename-over": "EXDEV", "rename-self": "EBUSY", "rename-parents": "EBUSY"}
 _drawn = itertools.count(1)
 """What the kernel's random numbers are here: never the same twice."""
 
@@ -114,6 +117,19 @@ def rejected(guest: Guest) -> dict[str, str]:
     answers = {number: guest(op) for number, op in enumerate(plan.ops[:-1], 1)}
     outcomes = judge(plan, scenario.number, answers)
     return {f"{o.promise}: {o.subject}": o.verdict.seen for o in outcomes if not o.verdict.ok}
+
+
+def attacked(name: str, answer: str) -> Answer:
+    """One attack with an answer of the table."""
+    if answer == WRITTEN:
+        return {"name": name, "errno": None, "effect": True, "restored": True}
+    errno = answer if answer.isupper() else None
+    return {"name": name, "errno": errno, "effect": False, **({} if errno else {"skipped": answer})}
+
+
+def likely(honest: frozenset[str]) -> str:
+    """What most kernels say."""
+    return next(a for a in (WRITTEN, "EBUSY", "EROFS", *sorted(honest)) if a in honest)
 
 
 class Guest:
@@ -229,6 +245,7 @@ class Guest:
             "/proc/sys/kernel/hostname": self.layout.profile.hostname + "\n",
             str(EVENTS): "".join(f"{line}\n" for line in self.events()),
             f"{HOST_KEY}.pub": f"{self.public_key} root@{self.layout.profile.hostname}\n",
+            "/proc/cmdline": expected_cmdline(self.layout, ARCHES["amd64"], self.scenario) + "\n",
         }
         if path in fixed:
             return content(fixed[path])
@@ -239,6 +256,8 @@ class Guest:
             return {"errno": "ENOENT"}
         if (entry := self.entry(path)) is not None:
             return content(entry.content[: int(most or 1 << 20)])
+        if path in TEXTS:
+            return content(TEXTS[path])
         units = {unit_name(m.where): m for m in self.layout.mounts}
         return content(self.unit(P(path), units[P(path).name]))
 
@@ -281,7 +300,7 @@ class Guest:
                 "rdev_minor": 16 * ascii_lowercase.index(path[-1]),
             }
         if path.startswith(str(GENERATOR_DIR)):
-            return {"errno": None, "type": "link"}
+            return {"errno": None, "type": "file" if P(path).parent == GENERATOR_DIR else "link"}
         if path in (str(HOST_KEY), SEED):
             return {"errno": None, "type": "file", "mode": 0o600, "uid": 0, "gid": 0, "size": 512}
         mount, entry = self.live.mount_at(P(path)), self.entry(path)
@@ -291,13 +310,26 @@ class Guest:
             return {"errno": None, **facts, **({"target": quote(entry.target)} if entry.kind == "symlink" else {})}
         assert mount is not None, path
         kind = "file" if mount.role is Role.IDENTITY else "dir"
-        return {"errno": None, "type": kind, "mode": mount.mode, "uid": mount.uid, "gid": mount.gid}
+        mode = 0o755 if mount.mode is None else mount.mode
+        return {"errno": None, "type": kind, "mode": mode, "uid": mount.uid or 0, "gid": mount.gid or 0}
+
+    def op_files(self, most: str, *paths: str) -> Answer:
+        files, rows = [], parse_mountinfo(self.table)
+        for path in paths:
+            stat = dict(self(lstat(path)))
+            for row in (r for r in rows if r.where == P(path)):
+                major, _, minor = row.device.partition(":")
+                stat = {"dev_major": int(major), "dev_minor": int(minor), **stat}
+            inside = {"read": self(read(path, int(most)))} if most != "0" and stat.get("type") == "file" else {}
+            files.append({"path": quote(path), **stat, **inside})
+        return {"files": files}
 
     def op_statvfs(self, path: str) -> Answer:
         mount = self.live.owner(P(path))
         flags = ["relatime"] if self.live.is_writable(P(path)) else ["ro", "relatime"]
         blocks = (mount.size_bytes or 4096) // 4096
-        return {"errno": None, "flags": flags, "frsize": 4096, "blocks": blocks, "files": mount.inodes or 0}
+        sizes = {"frsize": 4096, "blocks": blocks, "bavail": blocks - 1, "files": mount.inodes or 0}
+        return {"errno": None, "flags": flags, **sizes}
 
     def op_list(self, path: str) -> Answer:
         found = ["lost+found", DATA.name] if path == str(STATE) else ["a", "b%20c"]
@@ -324,8 +356,52 @@ class Guest:
     def op_write(self, _: str) -> Answer:
         return {**dict.fromkeys(("create", "write", "read_back", "rename", "unlink")), "writable": True}
 
-    def op_fill(self, _: str, size: str) -> Answer:
-        return {"errno": "ENOSPC", "fitted": int(size) - 4096, "how": "write"}
+    def op_brim(self, _: str, *paths: str) -> Answer:
+        mounts = [
+            {
+                "path": quote(path), "errno": "ENOSPC", "memory": False, "how": "fallocate", "left": 0,
+                "fitted": (mount.size_bytes or 0) - 4096, "size": mount.size_bytes or 0, "inodes": mount.inodes or 0,
+            }
+            for path in paths if (mount := self.live.mount_at(P(path)))
+        ]  # fmt: skip
+        memory = {"total": 470 * MIB, "before": 400 * MIB, "available": 200 * MIB, "oom_kills": 0}
+        return {"mounts": mounts, **memory}
+
+    def op_marked(self, *pairs: str) -> Answer:
+        trees: list[Answer] = [
+            {"root": quote(path), "errno": None, "looked": 5, "truncated": False, "found": []} for path in pairs[::2]
+        ]
+        return {"trees": trees}
+
+    def op_running(self, _timeout: str) -> Answer:
+        return {"errno": None, "state": "running", "jobs": [], "seconds": 0.1}
+
+    def op_units(self, *named: str) -> Answer:
+        runs = {"load": "loaded", "active": "active", "sub": "running", "description": "x"}
+        service = {**runs, "NRestarts": "0", "Result": "success", "ExecMainStatus": "0"}
+        names = (unit_name(m.where) for m in self.live.mounts)
+        units = [
+            {"name": name, **runs, "sub": "mounted", "FragmentPath": quote(f"{UNIT_DIR}/{name}")} for name in names
+        ]
+        units += [{"name": name, **service} for name in (*named, PROBE_UNIT)]
+        return {"errno": None, "units": units, "names": {quote(name): quote(name) for name in named}}
+
+    def op_timers(self, _timeout: str) -> Answer:
+        return {"errno": None, "started": [{"unit": "fstrim.service", "error": "", "waiting": False}], "seconds": 0.4}
+
+    def op_klog(self, *_words: str) -> Answer:
+        return {"errno": None, "found": [], "lines": 362, "truncated": False}
+
+    def op_listeners(self, _timeout: str, *wanted: str) -> Answer:
+        rows = [
+            {"proto": proto, "address": "0.0.0.0", "port": int(port), "loopback": False, "pid": 9, "program": "x"}
+            for proto, _, port in (name.partition("/") for name in wanted or ("tcp/22",))
+        ]
+        return {"errno": None, "sockets": rows, "truncated": False}
+
+    def op_sift(self, _timeout: str, count: str, *rest: str) -> Answer:
+        assert rest[int(count)] == "journalctl", rest
+        return {**ran(JOURNAL), "lines": 511}
 
     def op_fillinodes(self, _: str, count: str) -> Answer:
         return {"errno": "ENOSPC", "made": int(count) - 3, "removed": None}
@@ -338,7 +414,7 @@ class Guest:
         return {"errno": None}
 
     def op_settle(self, _timeout: str, _quiet: str) -> Answer:
-        facts = {"settled": True, "waited_ms": 2600, "processes": 40, "pid1_args": "init", "uptime_ms": 5800}
+        facts = {"settled": True, "waited_ms": 2600, "processes": 40, "pid1_args": ["init"], "uptime_ms": 5800}
         return {"errno": None, "pid1": "/usr/bin/busybox", **facts}
 
     def op_exec(self, _timeout: str, command: str) -> Answer:
@@ -346,36 +422,32 @@ class Guest:
             return ran("")
         return ran(f"{self.visitor}\n" if "rofs-login" in command else "fine\n")
 
-    def op_attack(self, path: str) -> Answer:
-        owner = self.live.owner(P(path))
-        attacks = [{"name": n, "errno": OTHER_ERRNO.get(n, "EROFS"), "effect": False} for n in ATTACKS]
-        if owner.promise is Promise.BIND_RO and self.live.is_writable(P(owner.what)):
-            attacks[ATTACKS.index("remount")]["effect"] = True
-        attacks.append({"name": "setxattr-user", "errno": None, "effect": False, "skipped": "no victim"})
-        return {"errno": None, "type": "dir", "attacks": attacks}
+    def op_attack(self, path: str, option: str = "") -> Answer:
+        owner, only = self.live.owner(P(path)), option.removeprefix("only=")
+        weak = owner.promise is Promise.BIND_RO and self.live.is_writable(P(owner.what))
+        rows = [row for row in ATTACKS.values() if "dir" in row.kinds and only in ("", row.name)]
+        mount_point = self.live.mount_at(P(path)) is not None
+        honest = {r.name: r.honest("mount-ro" if weak else "image-ro", "dir", mount_point=mount_point) for r in rows}
+        return {"errno": None, "type": "dir", "attacks": [attacked(name, likely(h)) for name, h in honest.items()]}
 
-    def op_run(self, _timeout: str, *argv: str) -> Answer:  # noqa: C901, PLR0911 - a table of programs
+    def op_blkwrite(self, _: str) -> Answer:
+        return {"open": None, "read": None, "write": "EPERM", "fsync": None, "roget": None, "read_only": 1}
+
+    def op_run(self, _timeout: str, *argv: str) -> Answer:
         profile, last = self.layout.profile, argv[-1]
         assert self.systemd or argv[0] in ("sshd", "ssh-keygen"), f"no {argv[0]} beside busybox"
         match argv[:2]:
-            case ("systemctl", "is-system-running"):
-                return ran("running\n")
-            case ("systemctl", "list-jobs" | "list-units"):
-                return ran("")
-            case ("systemctl", "is-active" | "status"):
-                return ran("active\n")
-            case ("systemctl", "show"):
-                return ran(f"FragmentPath={UNIT_DIR / last}\nActiveState=active\nLoadState=loaded\n")
-            case ("journalctl", _):
-                return ran(JOURNAL)
             case ("getent", "hosts"):
                 return ran(f"127.0.1.1 {last}\n")
             case ("getent", "passwd"):
-                user = next(u for u in profile.users if u.name == last)
-                return ran(f"{last}:x:{user.uid}:{user.primary_gid}:{user.comment}:{user.home_path}:{user.shell}\n")
-            case ("id", _):
-                user = next(u for u in profile.users if u.name == last)
-                return ran(" ".join((last, *user.groups)) + "\n")
+                users = [u for u in profile.users if u.name in argv[2:]]
+                rows = (f"{u.name}:x:{u.uid}:{u.primary_gid}:{u.comment}:{u.home_path}:{u.shell}\n" for u in users)
+                return ran("".join(rows))
+            case ("getent", "group"):
+                groups = {g for u in profile.users for g in u.groups}
+                return ran(
+                    "".join(f"{g}:x:5:{','.join(u.name for u in profile.users if g in u.groups)}\n" for g in groups)
+                )
             case ("sshd", "-T"):
                 return ran(SSHD)
             case ("ssh-keygen", "-y"):

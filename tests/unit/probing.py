@@ -14,6 +14,7 @@ from typing import Any
 import hatch_build
 from rofs.machine.arch import ARCHES, host_arch
 from rofs.verify import probe_wire as wire
+from rofs.verify.shapes import find_flaw
 
 ROOT = Path(hatch_build.__file__).parent
 SOURCES = ROOT / hatch_build.PROBE_DIR
@@ -34,9 +35,12 @@ def rehearsal() -> Path:
 
 
 def parse(output: bytes) -> list[Facts]:
-    """Every line must be an event."""
+    """Every line must be an event, and every answer of the form that judges rely on."""
     events = [wire.parse_event(line) for line in output.splitlines()]
     assert None not in events, output
+    for event in events:
+        if event is not None and event.id is not None:
+            assert find_flaw(event.facts["op"], event.facts) == "", event.facts
     return [dict(event.facts) for event in events if event]
 
 

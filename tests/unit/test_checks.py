@@ -75,7 +75,7 @@ def test_one_lost_answer_breaks_it(name: str, scenario: Scenario) -> None:
 def test_looking_comes_before_touching(name: str, scenario: Scenario) -> None:
     checks = booted(name, scenario)[0].checks
     phases = [c.phase for c in checks]
-    assert phases == sorted(phases, key=["quiet", "loud", "after"].index)
+    assert phases == sorted(phases, key=["quiet", "loud", "late", "after"].index)
     assert phases[0] == "quiet" and phases[-1] == "after"
     assert checks[0].name == "system: running", "which waits for the boot to end"
 
@@ -88,9 +88,10 @@ def test_names_are_one_each(name: str, scenario: Scenario) -> None:
 
 def test_what_only_looks_is_asked_once_and_the_rest_each_time() -> None:
     plan = booted("rich", COLD)[0]
-    quiet = [op for c in plan.checks if c.phase == "quiet" for op in c.ops]
-    touching = [op for c in plan.checks if c.phase != "quiet" for op in c.ops]
-    assert len(plan.ops) == len(set(quiet)) + len(touching) + 1
+    shared = {(c.phase, op) for c in plan.checks if c.phase == "quiet" or c.shares for op in c.ops}
+    touching = [op for c in plan.checks if c.phase != "quiet" and not c.shares for op in c.ops]
+    assert len(plan.ops) == len(shared) + len(touching) + 1
+    assert [op.name for op in plan.ops].count("brim") == 1 < sum(op.name == "brim" for c in plan.checks for op in c.ops)
     assert plan.ops[-1] == LAST
     for check, numbers in zip(plan.checks, plan.numbers, strict=True):
         assert tuple(plan.ops[n - 1] for n in numbers) == check.ops

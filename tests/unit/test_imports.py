@@ -25,6 +25,7 @@ ROOMS = (
     "rofs.problems",
     "rofs.schema",
     "rofs.profile",
+    "rofs.cmdline",
     "rofs.publickeys",
     "rofs.ownership",
     "rofs.inputs",

@@ -65,7 +65,8 @@ mounts:
   - {path: /srv/db, type: partition, device: UUID=0a1b2c3d-0000-4000-8000-0123456789ab, fstype: ext4, size: 1G,
      on_failure: volatile, volatile_size: 4M, mode: "0700", owner: www-data, seed: image, options: [nodev]}
 image: {format: squashfs, compression: gzip, level: 9, block_size: 1M, acl: drop}
-verify: {units: [ssh.service], commands: ["true"], memory: 1G}
+verify: {units: [ssh.service], commands: ["true"], memory: 1G, listen: [tcp/22, udp/65535],
+  tolerate_write_errors: [logger.service]}
 """
 
 
@@ -123,6 +124,7 @@ def test_every_key_reaches_its_field(tmp_path: Path) -> None:
     assert (image.compression, image.level, image.block_size, image.acl) == ("gzip", 9, 1 << 20, "drop")
     verify = profile.verify
     assert (verify.units, verify.commands, verify.memory_bytes) == (("ssh.service",), ("true",), 1 << 30)
+    assert (verify.listen, verify.tolerate_write_errors) == (("tcp/22", "udp/65535"), ("logger.service",))
 
 
 def test_mounts(tmp_path: Path) -> None:
@@ -255,6 +257,9 @@ def test_defaults_are_those_the_schema_documents(tmp_path: Path) -> None:
     )
     assert profile.image.acl == keys["image"]["properties"]["acl"]["default"]
     assert profile.verify.memory_bytes == 512 << 20
+    assert profile.verify.listen is None, "nothing said is not nothing allowed"
+    assert read(tmp_path, f"{HEAD}verify: {{listen: []}}\n").verify.listen == ()
+    assert profile.verify.tolerate_write_errors == ()
     state = read(tmp_path, f"{HEAD}state: {{on_failure: volatile}}\n").state
     assert state is not None
     described = keys["state"]["properties"]
@@ -693,3 +698,14 @@ def test_a_good_profile_with_one_value_replaced(scratch: Path, at: tuple[Any, ..
 @settings(deadline=None)
 def test_a_good_profile_with_a_piece_replaced(scratch: Path, start: int, size: int, put: str) -> None:
     profile_or_problems(scratch, WHOLE[:start] + put + WHOLE[start + size :])
+
+
+@pytest.mark.parametrize(
+    "port", ["tcp/0", "tcp/65536", "tcp/99999", "22", "tcp/022", "sctp/22", "tcp/", "TCP/22", "tcp/22 "]
+)
+def test_what_is_no_port(tmp_path: Path, port: str) -> None:
+    (problem,) = problems(tmp_path, f"{HEAD}verify: {{listen: ['{port}']}}\n")
+    assert problem.at == ("verify", "listen", 0) and "such as tcp/22" in problem.hint
+    assert read(
+        tmp_path, f"{HEAD}verify: {{listen: [tcp/1, udp/9999, tcp/10000, udp/59999, tcp/65535]}}\n"
+    ).verify.listen

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -21,6 +22,11 @@ BOB = "bob:x:1000:1000:Service:/home/bob:/bin/bash\n"
 def verdict(name: str, guest: Guest) -> Verdict:
     (check,) = [c for c in content_checks(LAYOUT, ENTRIES) if c.name.startswith(name)]
     return guest.ask(check)
+
+
+def paths(checks: Iterable[Check]) -> set[str]:
+    """What is looked at."""
+    return {arg.decode() for c in checks for op in c.ops if op.name == "files" for arg in op.args[1:]}
 
 
 def lying(op: str, answer: Answer) -> Guest:
@@ -56,11 +62,11 @@ def test_content_and_target_that_differ() -> None:
 def test_one_check_a_key_and_each_entry_in_one() -> None:
     names = [c.name for c in content_checks(LAYOUT, ENTRIES)]
     assert len(set(names)) == len(names)
-    asked = {str(op) for c in content_checks(LAYOUT, ENTRIES) for op in c.ops if op.name == "lstat"}
+    asked = paths(content_checks(LAYOUT, ENTRIES))
     for path in ("/etc/passwd", "/etc/fstab", "/etc/hostname", "/home/bob", "/srv/www/index.html"):
-        assert f"lstat {path}" in asked
+        assert path in asked
     # What a mount covers is no more the image's, and PID 1 puts its own machine-id.
-    assert not {"lstat /etc/machine-id", "lstat /srv/doc", "lstat /srv/extra"} & asked
+    assert not {"/etc/machine-id", "/srv/doc", "/srv/extra"} & asked
 
 
 def test_places_of_the_profile() -> None:
@@ -73,7 +79,8 @@ def test_places_of_the_profile() -> None:
     [
         ("run 30 getent passwd bob", ran("", 2), "passwd says nothing"),
         ("run 30 getent passwd bob", ran(BOB.replace("1000:1000", "0:0")), "passwd says bob:x:0:0"),
-        ("run 30 id -Gn bob", ran("bob\n"), "not in dialout"),
+        ("run 30 getent group", ran("dialout:x:20:bobby\n"), "not in dialout"),
+        ("run 30 getent group", ran("", 2), "not in dialout"),
         ("read /etc/shadow", content("bob:$y$x:1::::::\n"), "the password field is not *"),
         ("read /etc/shadow", content("bob::1::::::\n"), "the password field is not *"),
         ("read /etc/shadow", content("bobby:*:1::::::\n"), "the password field is not *"),
@@ -86,6 +93,36 @@ def test_a_user_that_differs(op: str, answer: Answer, seen: str) -> None:
     guest.rules[op.replace("run 30", "run 30")] = answer
     found = verdict("user: bob", guest)
     assert not found.ok and seen in found.seen
+
+
+ROOT = "root:x:0:0:root:/root:/bin/sh\n"
+
+
+@pytest.mark.parametrize(
+    ("op", "answer", "seen"),
+    [
+        ("read /etc/shadow", content("root::1::::::\nbob:*:1::::::\n"), "root in shadow"),
+        ("read /etc/shadow", content("bob:*:1::::::\nsync\n"), "sync in shadow"),
+        ("read /etc/passwd", content(f"{ROOT}eve::0:0::/:/bin/sh\n"), "eve in passwd"),
+        ("read /etc/passwd", content(""), "None"),
+        ("read /etc/passwd", {"errno": "EIO"}, "EIO"),
+        ("read /etc/shadow", {"errno": "EACCES"}, "EACCES"),
+        ("read /etc/shadow", {"timeout": True}, "timeout"),
+    ],
+)
+def test_an_account_that_anybody_may_use(op: str, answer: Answer, seen: str) -> None:
+    name = "user: no empty password"
+    assert verdict(name, Guest(LAYOUT, ENTRIES)).ok
+    guest = Guest(LAYOUT, ENTRIES)
+    guest.rules[op] = answer
+    found = verdict(name, guest)
+    assert not found.ok and seen in found.seen
+
+
+def test_an_image_without_a_shadow_has_no_passwords() -> None:
+    guest = Guest(LAYOUT, ENTRIES)
+    guest.rules["read /etc/shadow"] = {"errno": "ENOENT"}
+    assert verdict("user: no empty password", guest).ok
 
 
 @pytest.mark.parametrize(
@@ -122,7 +159,7 @@ def plain(name: str, op: str = "", answer: Answer | None = None) -> Verdict:
 
 def test_without_systemd_files_are_read_and_no_program_is_run() -> None:
     asked = {op.name for check in PLAIN_CHECKS.values() for op in check.ops}
-    assert asked == {"read", "lstat"}
+    assert asked == {"read", "files"}
     found = plain("user: bob")
     assert found.ok and "groups dialout," in found.seen
     assert plain("user: eve").ok and plain("hostname: gateway").ok
@@ -183,10 +220,9 @@ def test_what_the_system_mounts_over_is_not_compared(init: str) -> None:
     entries = entries_of(layout, facts)
     made = {str(e.path) for e in entries if e.kind == "dir"}
     assert made >= {*owned, "/var/tmp", "/tmp", "/new"}
-    asked = {str(op) for c in content_checks(layout, entries) for op in c.ops}
-    assert {"lstat /var/tmp", "lstat /tmp"} <= asked
-    assert not asked & {f"lstat {path}" for path in (*owned, "/new")}
+    asked = paths(content_checks(layout, entries))
+    assert {"/var/tmp", "/tmp"} <= asked
+    assert not asked & {*owned, "/new"}
     inside = entries_of(layout_of("files: [{path: /running, content: x}]\n", facts), facts)
     assert [e for e in inside if e.path == P("/running")]
-    asked = {str(op) for c in content_checks(layout, inside) for op in c.ops}
-    assert "lstat /running" in asked, "which only begins like one"
+    assert "/running" in paths(content_checks(layout, inside)), "which only begins like one"

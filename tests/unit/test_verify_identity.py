@@ -67,6 +67,17 @@ def test_a_malformed_machine_id(name: str, said: str) -> None:
     assert found == f"machine-id: {'state' if name in KEPT else 'transient'}"
 
 
+@pytest.mark.parametrize(
+    "answer", [content(f"{ID}\n"), content("uninitialized\n"), content("\n"), {"errno": "ENOENT"}, {"timeout": True}]
+)
+@pytest.mark.parametrize("name", ["rich", "state", "bound", "transient"])
+def test_a_machine_id_in_the_image(name: str, answer: Answer) -> None:
+    """Every device that runs it would be the same machine."""
+    guest = Guest(*made(name), boots(name)[0])
+    guest.rules["read /run/rofs/image/etc/machine-id"] = answer
+    assert list(rejected(guest)) == [f"machine-id: {'state' if name in KEPT else 'transient'}"]
+
+
 @pytest.mark.parametrize("op", ["read /etc/machine-id", f"read {KEPT_ID}"])
 @pytest.mark.parametrize("state", ["new", "used", "reset", "kept"])
 def test_another_machine_id_than_the_kept_one(state: str, op: str) -> None:

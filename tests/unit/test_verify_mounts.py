@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from guest import Answer, Guest, Rule, content, mounted, ran, rejected, replaced
 from layouts import OTHER, RICH, busybox_tree, entries_of, layout_of
+from state_layouts import boot_of, made
 
 from rofs.layout import Layout
 from rofs.verify.check import Verdict
@@ -18,6 +19,15 @@ ENTRIES = entries_of(LAYOUT)
 def verdict(name: str, guest: Guest, layout: Layout = LAYOUT) -> Verdict:
     (check,) = [c for c in (*mount_checks(layout), *unit_checks(layout)) if c.name.startswith(name)]
     return guest.ask(check)
+
+
+def unit(**facts: str) -> Rule:
+    """PID 1 says something else of tmp.mount."""
+
+    def lie(true: Answer) -> Answer:
+        return {**true, "units": [{**u, **facts} if u["name"] == "tmp.mount" else u for u in true["units"]]}
+
+    return lie
 
 
 def guest_with(old: str, new: str) -> Guest:
@@ -66,12 +76,50 @@ def changed(path: str, old: str, new: str) -> Guest:
         ("/srv/www", " /data ", " / ", "shows /"),
         ("/var/lib", " /lib /var/lib", " /cache /var/lib", "shows /cache"),
         ("/run/rofs/image", " / /run", " /usr /run", "shows /usr"),
+        ("/srv/doc", "relatime - ", "relatime shared:9 - ", "passes mounts on to elsewhere"),
+        ("/tmp", "tmpfs tmpfs rw", "tmpfs tmpfs ro", "its file system is read-only"),
+        ("/srv/www", "tmpfs tmpfs rw", "tmpfs tmpfs ro", "its file system is read-only"),
     ],
 )
 def test_a_mount_that_differs(path: str, old: str, new: str, seen: str) -> None:
     found = verdict(f"mount: {path} (", changed(path, old, new))
     assert not found.ok
     assert seen in found.seen
+
+
+@pytest.mark.parametrize("facts", [{"dev_minor": 77}, {"dev_major": None}, {"dev_minor": None}])
+def test_a_mount_that_something_covers(facts: Answer) -> None:
+    """The table has it, and whoever opens the path is elsewhere."""
+    guest = Guest(LAYOUT, ENTRIES)
+    guest.rules["lstat /srv/www"] = lambda true: {**true, **facts}
+    found = verdict("mount: /srv/www (", guest)
+    assert not found.ok and "what is seen there is on device" in found.seen
+
+
+def test_a_file_of_an_overlay_has_a_number_of_its_own() -> None:
+    layout = layout_of(
+        "mounts: [{path: /var, type: overlay, upper: tmpfs}, {path: /srv/f, type: bind, source: /var/f}]\n"
+    )
+    guest = Guest(layout, entries_of(layout))
+    own = {"dev_major": 0, "dev_minor": 99}
+    guest.rules["lstat /srv/f"] = lambda true: {**true, **own, "type": "file"}
+    assert verdict("mount: /srv/f (", guest, layout).ok
+    guest.rules["lstat /srv/f"] = lambda true: {**true, **own}
+    assert not verdict("mount: /srv/f (", guest, layout).ok
+
+
+@pytest.mark.parametrize("option", ["nobarrier", "data=writeback", "noload"])
+def test_a_persistent_file_system_that_a_power_cut_would_harm(option: str) -> None:
+    layout, entries = made("state")
+    guest = Guest(layout, entries, boot_of("state", "new"))
+    found = rejected(mounted(guest, "/srv/store", "ext4 /dev/vdc rw", f"ext4 /dev/vdc rw,{option}"))
+    assert list(found) == ["mount: /srv/store (partition)"] and option in found["mount: /srv/store (partition)"]
+
+
+def test_a_bind_that_brought_what_is_mounted_below_its_source() -> None:
+    guest = Guest(LAYOUT, ENTRIES)
+    guest.table += "90 1 0:90 / /srv/shown/dpkg ro - squashfs /dev/vda ro\n"
+    assert not verdict("nothing undeclared", guest).ok
 
 
 @pytest.mark.parametrize("where", [str(m.where) for m in LAYOUT.mounts])
@@ -127,22 +175,24 @@ def test_half_a_table_proves_nothing() -> None:
 @pytest.mark.parametrize(
     ("op", "lie", "seen"),
     [
-        ("run", replaced("/etc/systemd/system/tmp.mount", "/usr/lib/systemd/system/tmp.mount"), "PID 1 uses /usr/lib"),
-        ("run", replaced("ActiveState=active", "ActiveState=failed"), "it is failed"),
-        ("run", replaced("FragmentPath=/etc/systemd/system/tmp.mount", "FragmentPath="), "PID 1 uses no file"),
-        ("read /run/systemd/generator/tmp.mount", {"errno": "ENOENT"}, "fstab-generator says nothing"),
-        ("read /run/systemd/generator/tmp.mount", content("not a unit"), "fstab-generator says nothing"),
-        ("read /run/systemd/generator/tmp.mount", content("[Mount\nx"), "fstab-generator says nothing"),
-        ("read /run/systemd/generator/tmp.mount", replaced("nosuid,", ""), "fstab-generator says"),
-        ("read /run/systemd/generator/tmp.mount", replaced("Type=tmpfs", "Type=ramfs"), "ramfs"),
-        ("read /run/systemd/generator/tmp.mount", replaced("What=tmpfs", "What=x"), "fstab-generator says"),
-        ("read /etc/systemd/system/tmp.mount", replaced("size=32768k", "size=1k"), "the unit in the guest says"),
+        ("units", unit(FragmentPath="/usr/lib/systemd/system/tmp.mount"), "PID 1 uses /usr/lib"),
+        ("units", unit(active="failed"), "it is failed"),
+        ("units", unit(FragmentPath=""), "PID 1 uses no file"),
+        ("units", unit(name="x.mount"), "PID 1 does not know it"),
+        ("units", {"errno": "ENOENT"}, "no whole list of units: ENOENT"),
+        ("read /run/systemd/generator/tmp.mount 65536", {"errno": "ENOENT"}, "fstab-generator says nothing"),
+        ("read /run/systemd/generator/tmp.mount 65536", content("not a unit"), "fstab-generator says nothing"),
+        ("read /run/systemd/generator/tmp.mount 65536", content("[Mount\nx"), "fstab-generator says nothing"),
+        ("read /run/systemd/generator/tmp.mount 65536", replaced("nosuid,", ""), "fstab-generator says"),
+        ("read /run/systemd/generator/tmp.mount 65536", replaced("Type=tmpfs", "Type=ramfs"), "ramfs"),
+        ("read /run/systemd/generator/tmp.mount 65536", replaced("What=tmpfs", "What=x"), "fstab-generator says"),
+        ("read /etc/systemd/system/tmp.mount 65536", replaced("size=32768k", "size=1k"), "the unit in the guest says"),
         ("lstat /run/systemd/generator/local-fs.target.requires/tmp.mount", {"errno": "ENOENT"}, "does not require it"),
     ],
 )
 def test_pid_1_sees_another_unit(op: str, lie: Rule, seen: str) -> None:
     guest = Guest(LAYOUT, ENTRIES)
-    guest.rules[op] = lie
+    guest.rules[f"units {' '.join(LAYOUT.profile.verify.units)}" if op == "units" else op] = lie
     found = verdict("unit: tmp.mount", guest)
     assert not found.ok and seen in found.seen
 

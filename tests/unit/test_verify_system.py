@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""The whole system: what `systemctl`, the journal and commands say, and what that proves."""
+"""The whole system: what PID 1 says of its units, and commands, and what that proves."""
 
 from __future__ import annotations
 
 import pytest
-from guest import JOURNAL, Answer, ran
-from layouts import RICH, profile_of
+from guest import AGAIN, COLD, Answer, Guest, ran
+from layouts import RICH, entries_of, layout_of
 
 from rofs.verify.check import Verdict
 from rofs.verify.checks import judge, make_plan
 from rofs.verify.probe_wire import poweroff
 from rofs.verify.system import SETTLE_TIMEOUT_S, system_checks
 
-CHECKS = {c.name: c for c in system_checks(profile_of(RICH))}
-CYCLE = "a.service: Found ordering cycle on b.service/start\n"
-LATE = "a.service: Job b.service/start deleted to break ordering cycle starting with a.service/start\n"
+LAYOUT = layout_of(RICH)
+CHECKS = {c.name: c for c in system_checks(LAYOUT, COLD)}
+FAILED = "system: no failed unit"
+LOOP = "system: no restart loop"
 
 
 def verdict(name: str, *answers: Answer) -> Verdict:
@@ -23,54 +24,109 @@ def verdict(name: str, *answers: Answer) -> Verdict:
     return check.judge(answers)
 
 
-@pytest.mark.parametrize("state", ["degraded", "starting", "maintenance", "", "not running", "running\nrunning"])
-def test_any_other_state_than_running(state: str) -> None:
-    assert verdict("system: running", ran("running\n"), ran("")).ok
-    found = verdict("system: running", ran(f"{state}\n", 1), ran("12 x.service start waiting\n"))
-    assert not found.ok and "still waiting: 12 x.service" in found.seen
+def units(**rows: Answer) -> Answer:
+    """What the honest guest says of units, with more of them; a dot in a name is written as __."""
+    true = Guest(LAYOUT, entries_of(LAYOUT))(CHECKS[FAILED].ops[0])
+    more = [{"name": name.replace("__", "."), "load": "loaded", **row} for name, row in rows.items()]
+    return {**true, "units": [*true["units"], *more]}
 
 
-def test_running_is_waited_for_and_a_timeout_is_no_running() -> None:
-    assert "--wait" in str(CHECKS["system: running"].ops[0])
-    assert not verdict("system: running", {**ran("running\n"), "timeout": True}, ran("")).ok
+def without(name: str) -> Answer:
+    true = units()
+    return {**true, "units": [row for row in true["units"] if row["name"] != name]}
 
 
-def test_failed_units_are_named() -> None:
-    assert verdict("system: no failed unit", ran("")).ok
-    found = verdict("system: no failed unit", ran("a.service loaded failed failed A\nb.mount loaded failed failed B\n"))
-    assert not found.ok and found.seen == "a.service, b.mount"
-    assert not verdict("system: no failed unit", ran("", 1)).ok
+@pytest.mark.parametrize("state", ["degraded", "starting", "maintenance", "", "not running", None, 7])
+def test_any_other_state_than_running(state: object) -> None:
+    running: Answer = {"errno": None, "state": "running", "jobs": []}
+    assert verdict("system: running", running).ok
+    found = verdict("system: running", {**running, "state": state, "jobs": ["x.service start waiting"]})
+    assert not found.ok and "still waiting: x.service start waiting" in found.seen
+    assert not verdict("system: running", {**running, "errno": "ETIMEDOUT"}).ok
 
 
+def test_failed_units_are_named_with_why() -> None:
+    assert verdict(FAILED, units()).ok
+    failed = {"active": "failed", "sub": "failed"}
+    found = verdict(
+        FAILED, units(a__service={**failed, "Result": "exit-code", "ExecMainStatus": "255"}, b__mount=failed)
+    )
+    assert not found.ok and found.seen == "a.service (exit-code 255), b.mount"
+
+
+@pytest.mark.parametrize(("times", "sub"), [("1", "running"), ("0", "auto-restart"), ("0", "auto-restart-queued")])
+def test_what_comes_back_again_and_again(times: str, sub: str) -> None:
+    assert verdict(LOOP, units(a__service={"active": "active", "sub": "running", "NRestarts": "0"})).ok
+    found = verdict(LOOP, units(a__service={"active": "activating", "sub": sub, "NRestarts": times}))
+    assert not found.ok and found.seen == f"a.service restarted {times} times, is {sub}"
+
+
+@pytest.mark.parametrize("name", [FAILED, LOOP, "verify.units: ssh.service"])
 @pytest.mark.parametrize(
-    "journal",
+    "answer",
     [
-        ran(CYCLE + JOURNAL),
-        ran(JOURNAL + LATE),
-        ran(""),
-        ran("-- No entries --\n"),
-        ran(JOURNAL.replace("Queued start job", "x")),
-        ran(JOURNAL, status=1),
-        {**ran(JOURNAL), "dropped": 5},
+        without("rofs-probe.service"), {**units(), "errno": "EPROTO"}, {**units(), "units": []},
+        {**units(), "units": 5}, {**units(), "units": [1, {}, {"name": 7}]}, {}, {"errno": None}, {"errno": "ENOENT"},
     ],
-    ids=["at-boot", "later", "empty", "no-entries", "not-from-the-first-job", "status", "cut"],
-)
-def test_a_cycle_or_a_journal_that_could_not_show_one(journal: Answer) -> None:
-    assert verdict("system: no ordering cycle", ran(JOURNAL)).ok
-    assert not verdict("system: no ordering cycle", journal).ok
+    ids=["not-whole", "errno", "none", "no-list", "no-units", "empty", "no-field", "no-manager"],
+)  # fmt: skip
+def test_a_list_of_units_that_proves_nothing(name: str, answer: Answer) -> None:
+    assert verdict(name, units()).ok
+    assert not verdict(name, answer).ok
 
 
-def test_the_journal_is_asked_for_what_pid_1_said_before_journald_ran() -> None:
-    """Seen in a guest: the first transaction's lines come from the kernel's log and have no _PID."""
-    words = str(CHECKS["system: no ordering cycle"].ops[0]).split()
-    assert words[-4:] == ["_PID=1", "+", "_TRANSPORT=kernel", "SYSLOG_IDENTIFIER=systemd"]
+def test_after_everything_it_is_looked_at_again_once() -> None:
+    again = [c for c in CHECKS.values() if c.phase == "after"]
+    assert [c.name for c in again] == [f"{FAILED} after all checks", f"{LOOP} after all checks"]
+    assert {c.ops for c in again} == {again[0].ops} and all(c.shares for c in again)
+    later = [c.name for c in system_checks(LAYOUT, AGAIN)]
+    assert LOOP in later and not [n for n in later if "after" in n or n.startswith("timers")]
 
 
 @pytest.mark.parametrize("state", ["inactive", "failed", "activating", ""])
 def test_a_unit_that_is_not_active(state: str) -> None:
-    assert verdict("verify.units: ssh.service", ran("active\n"), ran("")).ok
-    found = verdict("verify.units: ssh.service", ran(f"{state}\n", 3), ran("code=exited, status=255\n"))
-    assert not found.ok and "status=255" in found.seen
+    name = "verify.units: ssh.service"
+    assert verdict(name, units()).ok
+    rows = [{**row, "active": state, "Result": "exit-code"} if row["name"] == "ssh.service" else row
+            for row in units()["units"]]  # fmt: skip
+    found = verdict(name, {**units(), "units": rows})
+    assert not found.ok and found.seen == f"{state}, running: ssh.service (exit-code)"
+    assert verdict(name, without("ssh.service")).seen == "ssh.service is not loaded"
+
+
+def test_a_unit_by_another_name() -> None:
+    name = "verify.units: ssh.service"
+    rows = [{**row, "name": "sshd.service"} if row["name"] == "ssh.service" else row for row in units()["units"]]
+    assert not verdict(name, {**units(), "units": rows}).ok
+    assert verdict(name, {**units(), "units": rows, "names": {"ssh.service": "sshd.service"}}).ok
+    assert not verdict(name, {**units(), "units": rows, "names": {"ssh.service": None}}).ok
+
+
+@pytest.mark.parametrize(
+    ("facts", "ok", "seen"),
+    [
+        ({}, True, "fstrim.service, in 0.4 s"),
+        ({"started": []}, True, "no timer is loaded"),
+        (
+            {"started": [{"unit": "a.service", "error": "", "waiting": True}]},
+            True,
+            "still at work after 60 s: a.service",
+        ),
+        ({"started": [{"unit": "a.service", "error": "failed", "waiting": False}]}, False, "a.service: failed"),
+        ({"started": None}, False, "not asked"),
+        ({"errno": "ENOENT"}, False, "ENOENT"),
+        ({"timeout": True}, True, "fstrim"),
+    ],
+)
+def test_what_the_timers_would_do(facts: Answer, ok: bool, seen: str) -> None:
+    true: Answer = {
+        "errno": None,
+        "started": [{"unit": "fstrim.service", "error": "", "waiting": False}],
+        "seconds": 0.4,
+    }
+    found = verdict("timers: started early", {**true, **facts})
+    assert found.ok is ok and seen in found.seen
+    assert CHECKS["timers: started early"].phase == "late"
 
 
 @pytest.mark.parametrize("answer", [ran("no\n", 1), {"exit_signal": 9}, {"timeout": True}, {"errno": "ENOENT"}])
@@ -81,7 +137,7 @@ def test_a_command_that_failed(answer: Answer) -> None:
 
 # --- an init that is not systemd --------------------------------------------------------------------
 
-OTHER = tuple(system_checks(profile_of("init: other\nverify: {commands: ['true', 'false']}\n")))
+OTHER = tuple(system_checks(layout_of("init: other\nverify: {commands: ['true', 'false']}\n"), COLD))
 AT_REST: Answer = {
     "errno": None, "settled": True, "waited_ms": 2100, "processes": 31, "pid1": "/usr/bin/busybox",
     "pid1_args": "init", "uptime_ms": 6540,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Writable paths that are not, caps that do not hold, canaries that survive or were never left."""
+"""Writable paths that are not, canaries that survive or were never left."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def lying(op: str, scenario: Scenario = COLD, **facts: Any) -> Guest:
 def test_which_paths() -> None:
     first = [c.name for c in volatile_checks(LAYOUT, COLD)]
     for path in ("/etc", "/var", "/var/cache", "/tmp", "/srv/www", "/srv/extra"):
-        assert {f"writable: {path}", f"size cap: {path}", f"inode cap: {path}", f"canary: {path}"} <= set(first)
-    assert "writable: /srv/data" in first and "size cap: /srv/data" not in first
+        assert {f"writable: {path}", f"canary: {path}"} <= set(first)
+    assert "writable: /srv/data" in first
     assert not [n for n in first if n.endswith(("/srv/shown", "/srv/doc", "/usr"))]
     shown = {n for n in first if n.startswith("image content")}
     assert shown == {"image content: /etc", "image content: /var", "image content: /srv/www"}
@@ -75,34 +75,37 @@ def test_not_writable() -> None:
     assert not found.ok and "create EROFS" in found.seen
 
 
+FULL = {"bavail": 0}
+NO_ROOM = {"write": "ENOSPC", "read_back": "EIO", "writable": False}
+
+
 @pytest.mark.parametrize(
-    ("op", "facts", "seen"),
+    ("wrote", "space", "ok"),
     [
-        ("fill", {"errno": None, "fitted": 1 << 40}, "fits"),
-        ("fill", {"errno": "EDQUOT"}, "EDQUOT"),
-        ("statvfs", {"blocks": 16384}, "67108864 bytes in all"),
-        ("statvfs", {"blocks": 0}, "0 bytes in all"),
+        (NO_ROOM, FULL, True),
+        (NO_ROOM, {}, False),
+        (NO_ROOM, {**FULL, "errno": "EIO"}, False),
+        ({**NO_ROOM, "create": "ENOSPC"}, FULL, False),
+        ({**NO_ROOM, "create": "EROFS"}, FULL, False),
+        ({**NO_ROOM, "unlink": "EPERM"}, FULL, False),
+        ({**NO_ROOM, "write": "EIO"}, FULL, False),
     ],
 )
-def test_a_size_that_does_not_cap(op: str, facts: dict[str, Any], seen: str) -> None:
-    found = verdict("size cap: /tmp", lying(op, **facts))
-    assert not found.ok and seen in found.seen
+def test_what_is_full_is_writable_all_the_same(wrote: dict[str, Any], space: dict[str, Any], ok: bool) -> None:
+    guest = lying("write /tmp", **wrote)
+    guest.rules["statvfs /tmp"] = lambda true: {**true, **space}
+    found = verdict("writable: /tmp", guest)
+    assert found.ok is ok and ("writable but full" in found.seen) is ok
 
 
-@pytest.mark.parametrize(
-    ("op", "facts"), [("fillinodes", {"errno": None}), ("fillinodes", {"errno": "EIO"}), ("statvfs", {"files": 0})]
-)
-def test_inodes_that_do_not_cap(op: str, facts: dict[str, Any]) -> None:
-    assert not verdict("inode cap: /tmp", lying(op, **facts)).ok
-
-
-def test_so_many_inodes_are_not_tried_but_compared() -> None:
-    layout = layout_of("mounts: [{path: /tmp, type: tmpfs, inodes: 100k}]\n")
-    (check,) = [c for c in volatile_checks(layout, COLD) if c.promise == "inode cap"]
-    guest = Guest(layout, ())
-    assert [op.name for op in check.ops] == ["statvfs"] and guest.ask(check).ok
-    guest.rules["statvfs"] = lambda true: {**true, "files": 5}
-    assert not guest.ask(check).ok
+@pytest.mark.parametrize(("space", "ok"), [(FULL, True), ({}, False)])
+def test_a_canary_where_nothing_more_fits_is_empty(space: dict[str, Any], ok: bool) -> None:
+    guest = lying(f"canary /tmp/{CANARY} rofs%20boot%201", errno="ENOSPC")
+    guest.rules["statvfs /tmp"] = lambda true: {**true, **space}
+    guest.rules["list /tmp"] = lambda true: {**true, "names": ["a", CANARY]}
+    assert verdict("canary: /tmp", guest).ok is ok
+    guest.rules["list /tmp"] = lambda true: {**true, "names": ["a"]}
+    assert not verdict("canary: /tmp", guest).ok
 
 
 def test_content_of_the_image_that_is_not_shown() -> None:

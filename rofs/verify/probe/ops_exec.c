@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* exec and run: a program with a clean environment, its output kept at both ends, its time limited. */
+/* exec, run and sift: a program with a clean environment, its output kept at both ends, its time limited. */
 #include "probe.h"
 
 #include <errno.h>
@@ -15,6 +15,7 @@
 #define KEEP_HEAD (128u << 10)
 #define KEEP_TAIL (128u << 10)
 #define STUCK_LIMIT_S 5.0
+#define SIFT_LINE 8192
 
 /* the first KEEP_HEAD bytes, then a ring of the last KEEP_TAIL */
 struct capture {
@@ -26,7 +27,16 @@ struct capture {
 
 static struct capture capture;
 
-static void keep(const char *data, size_t length)
+/* of `sift`: only the lines with one of the words are kept, their beginnings if they are long */
+static struct {
+    char *const *words;
+    int count;
+    uint64_t lines;
+    size_t length;
+    char line[SIFT_LINE];
+} sieve;
+
+static void keep_bytes(const char *data, size_t length)
 {
     size_t to_head = KEEP_HEAD - capture.head_length;
     if (to_head > length)
@@ -35,6 +45,31 @@ static void keep(const char *data, size_t length)
     capture.head_length += to_head;
     for (size_t i = to_head; i < length; i++)
         capture.tail[capture.tail_total++ % KEEP_TAIL] = data[i];
+}
+
+static void end_line(void)
+{
+    sieve.line[sieve.length] = '\0';
+    if (has_word(sieve.line, sieve.words, sieve.count)) {
+        keep_bytes(sieve.line, sieve.length);
+        keep_bytes("\n", 1);
+    }
+    sieve.lines++;
+    sieve.length = 0;
+}
+
+static void keep(const char *data, size_t length)
+{
+    if (!sieve.count) {
+        keep_bytes(data, length);
+        return;
+    }
+    for (size_t i = 0; i < length; i++) {
+        if (data[i] == '\n')
+            end_line();
+        else if (sieve.length < sizeof sieve.line - 1)
+            sieve.line[sieve.length++] = data[i] ? data[i] : ' ';
+    }
 }
 
 static void put_capture(struct json *j)
@@ -168,6 +203,8 @@ static void start_and_follow(char *const argv[], uint64_t timeout_s, struct json
     }
     json_key(j, "seconds");
     json_seconds(j, now_s() - started);
+    if (sieve.length)
+        end_line();
     put_capture(j);
 }
 
@@ -192,4 +229,20 @@ void op_run(const struct op *op, struct json *j)
     uint64_t timeout_s;
     if (time_of(op, &timeout_s, j))
         start_and_follow(op->argv + 1, timeout_s, j);
+}
+
+/* SECONDS COUNT WORD... PROGRAM ARG... */
+void op_sift(const struct op *op, struct json *j)
+{
+    uint64_t timeout_s, count;
+    if (!time_of(op, &timeout_s, j))
+        return;
+    if (!parse_number(op->argv[1], &count) || !count || count + 3 > (uint64_t)op->argc) {
+        json_put_string(j, "error", "bad number of words");
+        return;
+    }
+    sieve.words = op->argv + 2;
+    sieve.count = (int)count;
+    start_and_follow(op->argv + 2 + count, timeout_s, j);
+    json_put_number(j, "lines", (long long)sieve.lines);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Operations that only look: read, list, lstat, statvfs, exists. */
+/* Operations that only look: read, list, lstat, files, statvfs, exists. */
 #include "probe.h"
 
 #include <dirent.h>
@@ -49,24 +49,34 @@ static void put_content(int fd, size_t limit, struct json *j)
     free(data);
 }
 
-void op_read(const struct op *op, struct json *j)
+static void put_read(const char *path, size_t limit, struct json *j)
 {
-    uint64_t limit = READ_DEFAULT;
     struct stat st;
-    if (op->argc > 1 && (!parse_number(op->argv[1], &limit) || limit > READ_LIMIT)) {
-        json_put_string(j, "error", "bad number of bytes");
-        return;
-    }
-    int fd = open(op->argv[0], O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     int err = fd < 0 || fstat(fd, &st) < 0 ? errno : 0;
     if (!err && !S_ISREG(st.st_mode))
         err = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
     if (err)
         json_put_errno(j, "errno", err);
     else
-        put_content(fd, (size_t)limit, j);
+        put_content(fd, limit, j);
     if (fd >= 0)
         close(fd);
+}
+
+static bool parse_limit(const char *text, uint64_t *limit, struct json *j)
+{
+    if (parse_number(text, limit) && *limit <= READ_LIMIT)
+        return true;
+    json_put_string(j, "error", "bad number of bytes");
+    return false;
+}
+
+void op_read(const struct op *op, struct json *j)
+{
+    uint64_t limit = READ_DEFAULT;
+    if (op->argc == 1 || parse_limit(op->argv[1], &limit, j))
+        put_read(op->argv[0], (size_t)limit, j);
 }
 
 static char type_letter(unsigned char type)
@@ -139,10 +149,10 @@ static void put_target(const char *path, struct json *j)
     json_path(j, target);
 }
 
-void op_lstat(const struct op *op, struct json *j)
+static void put_lstat(const char *path, struct json *j)
 {
     struct stat st;
-    if (lstat(op->argv[0], &st) < 0) {
+    if (lstat(path, &st) < 0) {
         json_put_errno(j, "errno", errno);
         return;
     }
@@ -161,8 +171,41 @@ void op_lstat(const struct op *op, struct json *j)
     json_put_number(j, "rdev_major", (long long)major(st.st_rdev));
     json_put_number(j, "rdev_minor", (long long)minor(st.st_rdev));
     if (S_ISLNK(st.st_mode))
-        put_target(op->argv[0], j);
-    put_xattrs(op->argv[0], j);
+        put_target(path, j);
+    put_xattrs(path, j);
+}
+
+void op_lstat(const struct op *op, struct json *j)
+{
+    put_lstat(op->argv[0], j);
+}
+
+static void put_file(const char *path, size_t limit, struct json *j)
+{
+    struct stat st;
+    json_open(j, '{');
+    json_key(j, "path");
+    json_path(j, path);
+    put_lstat(path, j);
+    if (limit && !lstat(path, &st) && S_ISREG(st.st_mode)) {
+        json_key(j, "read");
+        json_open(j, '{');
+        put_read(path, limit, j);
+        json_close(j, '}');
+    }
+    json_close(j, '}');
+}
+
+void op_files(const struct op *op, struct json *j)
+{
+    uint64_t limit;
+    if (!parse_limit(op->argv[0], &limit, j))
+        return;
+    json_key(j, "files");
+    json_open(j, '[');
+    for (int i = 1; i < op->argc; i++)
+        put_file(op->argv[i], (size_t)limit, j);
+    json_close(j, ']');
 }
 
 void op_exists(const struct op *op, struct json *j)

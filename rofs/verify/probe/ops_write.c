@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Operations that write where writing is promised: canary, write, fill, fillinodes, sync; and blkwrite. */
+/* Operations that write where writing is promised: canary, write, fillinodes, sync; and blkwrite. */
 #include "probe.h"
 
 #include <errno.h>
@@ -70,53 +70,6 @@ void op_write(const struct op *op, struct json *j)
     json_put_errno(j, "rename", renamed);
     json_put_errno(j, "unlink", removed);
     json_put_bool(j, "writable", !create && !wrote && !back && !renamed && !removed);
-}
-
-/* without fallocate, and to learn how much fits: write until it stops */
-static int write_until_full(int fd, uint64_t wanted, uint64_t *fitted)
-{
-    static char zeros[1 << 16];
-    *fitted = 0;
-    while (*fitted < wanted) {
-        size_t step = wanted - *fitted < sizeof zeros ? (size_t)(wanted - *fitted) : sizeof zeros;
-        ssize_t wrote = pwrite(fd, zeros, step, (off_t)*fitted);
-        if (wrote < 0)
-            return errno;
-        *fitted += (uint64_t)wrote;
-    }
-    return 0;
-}
-
-void op_fill(const struct op *op, struct json *j)
-{
-    uint64_t wanted, fitted = 0;
-    char path[PATH_MAX];
-    if (!parse_number(op->argv[1], &wanted) || wanted > INT64_MAX) {
-        json_put_string(j, "error", "bad number of bytes");
-        return;
-    }
-    make_name(path, op->argv[0], "");
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        json_put_errno(j, "errno", errno);
-        json_put_number(j, "fitted", 0);
-        return;
-    }
-    unlink(path); /* first, so that nothing is left even when we are killed */
-    int err = wanted ? ERRNO_OF(fallocate(fd, 0, 0, (off_t)wanted)) : 0;
-    const char *how = "fallocate";
-    if (!err) {
-        fitted = wanted;
-    } else {
-        how = "write";
-        err = ERRNO_OF(ftruncate(fd, 0));
-        if (!err)
-            err = write_until_full(fd, wanted, &fitted);
-    }
-    close(fd);
-    json_put_errno(j, "errno", err);
-    json_put_number(j, "fitted", (long long)fitted);
-    json_put_string(j, "how", how);
 }
 
 static int make_files(const char *dir, uint64_t wanted, uint64_t *made)

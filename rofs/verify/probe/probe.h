@@ -10,6 +10,7 @@
  *   json.c        values -> text
  *   names.c       errno, file types, mount flags -> names
  *   ops_*.c       the operations
+ *   pid1.c        systemd's manager on its private socket
  *   attack*.c     attempts to change what must not change, each judged by looking again, each undone
  *
  * README.md beside this file is the protocol.
@@ -118,7 +119,6 @@ void op_statvfs(const struct op *op, struct json *j);
 void op_exists(const struct op *op, struct json *j);
 void op_canary(const struct op *op, struct json *j);
 void op_write(const struct op *op, struct json *j);
-void op_fill(const struct op *op, struct json *j);
 void op_fillinodes(const struct op *op, struct json *j);
 void op_blkwrite(const struct op *op, struct json *j);
 void op_sync(const struct op *op, struct json *j);
@@ -127,11 +127,21 @@ void op_run(const struct op *op, struct json *j);
 void op_attack(const struct op *op, struct json *j);
 void op_compare(const struct op *op, struct json *j);
 void op_settle(const struct op *op, struct json *j);
+void op_files(const struct op *op, struct json *j);
+void op_sift(const struct op *op, struct json *j);
+void op_klog(const struct op *op, struct json *j);
+void op_listeners(const struct op *op, struct json *j);
+void op_marked(const struct op *op, struct json *j);
+void op_brim(const struct op *op, struct json *j);
+void op_running(const struct op *op, struct json *j);
+void op_units(const struct op *op, struct json *j);
+void op_timers(const struct op *op, struct json *j);
 
 int write_all(int fd, const void *data, size_t length);     /* 0 or an errno */
 /* until the end or `wanted` bytes, since files of /proc have no size; 0 or an errno */
 int read_up_to(int fd, char *data, size_t wanted, size_t *have);
 int clean_environment(void);                                /* 0 or an errno */
 bool time_of(const struct op *op, uint64_t *timeout_s, struct json *j); /* the first argument; false: said so */
+bool has_word(const char *line, char *const words[], int count);        /* in any case of letters */
 
 #endif

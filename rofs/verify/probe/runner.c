@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #define REAP_LIMIT_S 5.0         /* how long a killed child may take: one stuck in the kernel never ends */
-#define OWN_LIMIT_MARGIN_S 15    /* exec and settle mind their own limit, the runner's is the backstop */
+#define OWN_LIMIT_MARGIN_S 15    /* those that mind their own limit; the runner's is the backstop */
 #define LINE_LIMIT (64u << 20)
 
 struct handler {
@@ -36,7 +36,6 @@ static const struct handler handlers[] = {
     {"exists", 1, 1, DEFAULT_TIMEOUT_S, op_exists},
     {"canary", 2, 2, DEFAULT_TIMEOUT_S, op_canary},
     {"write", 1, 1, DEFAULT_TIMEOUT_S, op_write},
-    {"fill", 2, 2, 2 * DEFAULT_TIMEOUT_S, op_fill},
     {"fillinodes", 2, 2, 4 * DEFAULT_TIMEOUT_S, op_fillinodes},
     {"blkwrite", 1, 1, DEFAULT_TIMEOUT_S, op_blkwrite},
     {"attack", 1, 2, 2 * DEFAULT_TIMEOUT_S, op_attack},
@@ -45,6 +44,15 @@ static const struct handler handlers[] = {
     {"exec", 2, 2, 0, op_exec},
     {"run", 2, 1 << 20, 0, op_run},
     {"settle", 1, 2, 0, op_settle},
+    {"running", 1, 1, 0, op_running},
+    {"units", 0, 1 << 10, 2 * DEFAULT_TIMEOUT_S, op_units},
+    {"timers", 1, 1, 0, op_timers},
+    {"files", 2, 1 << 20, 4 * DEFAULT_TIMEOUT_S, op_files},
+    {"sift", 4, 1 << 20, 0, op_sift},
+    {"klog", 1, 64, DEFAULT_TIMEOUT_S, op_klog},
+    {"listeners", 1, 64, 0, op_listeners},
+    {"marked", 2, 1 << 20, 4 * DEFAULT_TIMEOUT_S, op_marked},
+    {"brim", 2, 1 << 10, 4 * DEFAULT_TIMEOUT_S, op_brim},
 };
 
 double now_s(void)
