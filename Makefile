@@ -1,5 +1,6 @@
 # Short names for what README.md and .ci/run spell out. `make` alone lists them.
 PYTEST = .venv/bin/pytest
+MUTANTS = .venv/bin/python -m tests.mutants --images build/mutants/images --write docs/mutants.md
 
 help:    ## this list
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p; s/^\([a-z-]*\):  *## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -22,4 +23,13 @@ lint: setup     ## style and types
 goldens: setup  ## rewrite the expected files; read the diff before you commit it
 	ROFS_REWRITE_GOLDENS=1 $(PYTEST) tests/unit/test_goldens.py tests/unit/test_problems.py
 
-.PHONY: help setup example test fast lint goldens
+bench: setup    ## what verification costs beside bare boots: medians of five rounds (IMAGE=images/NAME/ARCH)
+	.venv/bin/python tests/bench/bench_verify.py $(IMAGE)
+
+mutants: setup  ## break good images in every way, and see that verification names each: writes docs/mutants.md
+	$(MUTANTS) --arch amd64; amd64=$$?; $(MUTANTS) --arch arm64 --third && exit $$amd64
+
+variations: setup  ## good images in odd circumstances: none may be rejected; writes docs/mutants.md
+	$(MUTANTS) --variations --arch amd64; amd64=$$?; $(MUTANTS) --variations --arch arm64 && exit $$amd64
+
+.PHONY: help setup example test fast lint goldens bench mutants variations

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rofs import __version__
+from rofs.cmdline import make_cmdline
 from rofs.entry import Entry
 from rofs.errors import Interrupted, Problem, ProfileError, Rejected, RofsError, ToolError
 from rofs.fetch import Fetcher, Tree, check_machine
@@ -36,6 +37,7 @@ from rofs.layout import Layout, build_layout, persistent_stores, store_file
 from rofs.lint import lint
 from rofs.machine.accel import find_accel
 from rofs.machine.arch import ARCHES, Arch
+from rofs.machine.slots import Slots
 from rofs.profile import DebianSource, Profile, load_profile
 from rofs.progress import Progress
 from rofs.run import run, stoppable
@@ -45,7 +47,7 @@ from rofs.store import Cache, default_cache_dir, publish, workspace
 from rofs.treefacts import TreeFacts, read_facts
 from rofs.verify.contract import FILE, PROFILE, Contract, render_contract
 from rofs.verify.outside import find_identity
-from rofs.verify.report import Report, write_report
+from rofs.verify.report import Report, make_report, write_report
 from rofs.verify.session import Request, verify_image
 
 DEFAULT_EPOCH = 1704067200
@@ -56,7 +58,8 @@ DEFAULT_EPOCH = 1704067200
 class Options:
     """What the command line decides. `architectures` empty means the profile's own.
 
-    `identity` is the private key of a user of the image, with which verification logs in.
+    `identity` is the private key of a user of the image, with which verification logs in. `jobs` is how many
+    boots go on at once, whichever architecture they are of; None is one a core.
     """
 
     architectures: tuple[str, ...] = ()
@@ -65,6 +68,7 @@ class Options:
     refresh: bool = False
     epoch: int = DEFAULT_EPOCH
     identity: Path | None = None
+    jobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +120,8 @@ def build(path: Path, options: Options, progress: Progress) -> list[Built]:
         progress.note(str(warning))
     sweep_scratch()
     chosen = options.architectures or profile.architectures
-    work = [_Job(profile, inputs, ARCHES[name], options, progress) for name in chosen]
+    slots = Slots(options.jobs)
+    work = [_Job(profile, inputs, ARCHES[name], options, slots, progress) for name in chosen]
     results = stoppable(*(job.build for job in work))
     with suppress(OSError):  # where nothing was built, nothing is left: not even an empty directory
         (options.output / profile.name).rmdir()
@@ -145,14 +150,11 @@ def _join(errors: Mapping[str, ProfileError], architectures: int) -> ProfileErro
 class _Job:
     """One architecture of one build."""
 
-    def __init__(self, profile: Profile, inputs: Inputs, arch: Arch, options: Options, progress: Progress) -> None:
-        self.profile, self.inputs, self.arch, self.options, self.progress = (
-            profile,
-            inputs,
-            arch,
-            options,
-            progress,
-        )
+    def __init__(
+        self, profile: Profile, inputs: Inputs, arch: Arch, options: Options, slots: Slots, progress: Progress
+    ) -> None:
+        self.profile, self.inputs, self.arch, self.options = profile, inputs, arch, options
+        self.slots, self.progress = slots, progress
         self.fetcher = Fetcher(
             profile, inputs, arch, Cache(default_cache_dir()), progress, epoch=options.epoch, refresh=options.refresh
         )
@@ -293,22 +295,17 @@ class _Job:
     def verify(self, image: Path, contract: Contract, work: Path) -> Report:
         """Boot it, and say in the manifest how that went."""
         accel = find_accel(self.arch, default_cache_dir())
+        outputs = json.loads((image / "manifest.json").read_bytes())["outputs"]
         request = Request(
             image=image, contract=contract, accel=accel, work=work, logs=image / "logs",
             identity=find_identity(contract, self.options.identity),
+            hashes={name: said["sha256"] for name, said in outputs.items()}, slots=self.slots,
         )  # fmt: skip
         session = verify_image(request, self.progress)
-        report = Report(profile=self.profile, session=session)
+        report = make_report(contract.layout, session, session.notes)
         write_report(report, image)
         mark_verified(image, report)
         return report
-
-
-def make_cmdline(profile: Profile, arch: Arch) -> str:
-    """What the boot loader shall say to the kernel."""
-    console = profile.kernel.console.get(arch.name)
-    words = ["ro", *([f"console={console}"] if console else []), profile.kernel.cmdline.get(arch.name, "")]
-    return " ".join(word for word in words if word)
 
 
 def mark_verified(image: Path, report: Report) -> None:

@@ -6,10 +6,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import signal
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from types import FrameType
 from typing import NoReturn
@@ -17,6 +19,9 @@ from typing import NoReturn
 from rofs import __version__
 from rofs.errors import Interrupted, MachineError, ProfileError, Rejected, RofsError, ToolError
 from rofs.machine.arch import ARCHES
+
+FIRST_YEAR, LAST_YEAR = 1970, 2099
+"""What every machine's clock can be set to."""
 
 EPILOG = """\
 exit status: 0 done, 2 the profile is wrong, 3 a tool or source failed, 4 verification rejected the
@@ -129,16 +134,35 @@ def _add_build(verbs: Verbs) -> None:  # type: ignore[valid-type]
     parser.add_argument(
         "--refresh", action="store_true", help="fetch packages and kernel anew instead of from the cache"
     )
+    _add_jobs(parser, "whichever architecture they are of")
     _add_identity(parser)
     _add_progress(parser)
     parser.set_defaults(verb=build)
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+def _clock(text: str) -> str:
+    from datetime import datetime
+
+    if re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d)?", text, re.ASCII):
+        with suppress(ValueError):  # no such day
+            if FIRST_YEAR <= datetime.fromisoformat(text).year <= LAST_YEAR:
+                return text
+    words = f"{text!r} is not a date, as 2010-01-01 or 2010-01-01T23:59:30, from {FIRST_YEAR} to {LAST_YEAR}"
+    raise argparse.ArgumentTypeError(words)
+
+
+def _add_jobs(parser: argparse.ArgumentParser, more: str) -> None:
+    parser.add_argument(
+        "--jobs", type=_positive, metavar="N",
+        help=f"boot at most N guests at once, {more}; each keeps a core busy where it is emulated, and takes its "
+        "memory (default: one for each core)",
+    )  # fmt: skip
 
 
 def _add_identity(parser: argparse.ArgumentParser) -> None:
@@ -177,6 +201,21 @@ def _add_verify(verbs: Verbs) -> None:  # type: ignore[valid-type]
     parser.add_argument(
         "--boots", type=_positive, metavar="N", help="only the first N boots, for a quick look; the report says so"
     )
+    _add_jobs(parser, "those that share no disk")
+    parser.add_argument(
+        "--memory", type=_memory, metavar="SIZE",
+        help="of the guest, such as 1G (default: the profile's verify.memory); this and the next two are for asking "
+        "whether the image keeps its promises on another machine, and the report names it",
+    )  # fmt: skip
+    parser.add_argument("--cpus", type=_positive, metavar="N", help="processors of the guest (default: as build does)")
+    parser.add_argument(
+        "--clock", type=_clock, metavar="DATE",
+        help="the guest's clock at its start, such as 2010-01-01, or 2010-01-01T23:59:30 (default: the host's clock)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--boot-timeout", type=_positive, default=600, metavar="SECONDS",
+        help="a boot that has not ended by then has failed, and no further one begins (default: 600)",
+    )  # fmt: skip
     parser.add_argument("--format", choices=("text", "json", "junit"), default="text", help="what is printed on stdout")
     _add_identity(parser)
     _add_progress(parser)
@@ -323,7 +362,7 @@ def build(options: argparse.Namespace) -> int:
 
     chosen = builder.Options(
         architectures=tuple(dict.fromkeys(options.arch)), output=options.output, verify=not options.no_verify,
-        refresh=options.refresh, epoch=builder.find_epoch(), identity=options.identity,
+        refresh=options.refresh, epoch=builder.find_epoch(), identity=options.identity, jobs=options.jobs,
     )  # fmt: skip
     built = builder.build(options.profile, chosen, make_progress(sys.stderr, options.progress))
     for result in built:
@@ -333,19 +372,14 @@ def build(options: argparse.Namespace) -> int:
 
 
 def _summary(result: object) -> str:
-    """One architecture: the verdict and every broken promise."""
+    """One architecture: the verdict, what is broken, and where the whole report is."""
     from rofs.build import Built
-    from rofs.verify.report import render_outcome
+    from rofs.verify.report import render_summary
 
     assert isinstance(result, Built)  # noqa: S101 - for the type checker; the import is lazy
     if result.report is None:
         return f"{result.directory}: built, NOT verified" + (f": {result.obstacle}" if result.obstacle else "")
-    session, broken = result.report.session, result.report.broken
-    seconds = " + ".join(f"{b.result.seconds:.1f} s" for b in session.boots)
-    head = f"{result.directory}: {'verified' if session.accepted else 'REJECTED'}, "
-    head += f"{len(session.outcomes) - len(broken)} of {len(session.outcomes)} checks kept, "
-    head += f"boots {seconds} ({'/'.join(sorted({b.result.accel_seen for b in session.boots}))})"
-    return "\n".join([head, *(line for o in broken for line in render_outcome(result.report, o))])
+    return render_summary(result.report, result.directory, result.directory).rstrip("\n")
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -353,6 +387,7 @@ def verify(options: argparse.Namespace) -> int:
     from rofs.progress import make_progress
     from rofs.verify import report as reports
     from rofs.verify.again import verify_again
+    from rofs.verify.session import Variation
 
     progress = make_progress(sys.stderr, options.progress)
     named = [_named(word) for word in options.state]
@@ -361,10 +396,13 @@ def verify(options: argparse.Namespace) -> int:
         raise MachineError("--state: two files for one file system")
     report = verify_again(
         options.image, options.report or options.image, not options.no_manifest, progress, state=state,
-        identity=options.identity, boots=options.boots,
+        identity=options.identity, boots=options.boots, jobs=options.jobs, timeout_s=options.boot_timeout,
+        variation=Variation(memory_bytes=options.memory, cpus=options.cpus, clock=options.clock),
     )  # fmt: skip
-    render = {"text": reports.render_text, "json": reports.render_json, "junit": reports.render_junit}
-    print(render[options.format](report), end="")
+    where = options.report or options.image
+    render = {"json": reports.render_json, "junit": reports.render_junit}
+    summary = reports.render_summary(report, options.image, where)
+    print(render[options.format](report) if options.format in render else summary, end="")
     if not report.session.accepted:
         raise Rejected(f"{options.image}: {len(report.broken)} promises broken")
     return 0

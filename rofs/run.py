@@ -76,7 +76,6 @@ _SH: dict[str, Any] = {
     "_return_cmd": True,
     "_decode_errors": "replace",
     "_ok_code": range(-64, 256),  # run() judges; sh would keep the first 750 bytes of stderr, not the last
-    "_timeout_signal": signal.SIGTERM,
 }
 
 Argv = Sequence[str | os.PathLike[str]]
@@ -214,10 +213,9 @@ def run(
             "_err": err,
             "_env": environment,
             "_cwd": os.fspath(cwd) if cwd else None,
-            "_timeout": timeout_s,
         }
         reaped = [str(os.getpid()), "--", program, *words[1:]]
-        status = _execute(["--keep-mounts", *reaped] if keep_mounts else reaped, options, words)
+        status = _execute(["--keep-mounts", *reaped] if keep_mounts else reaped, options, words, timeout_s)
     failure = out.failure or err.failure
     if failure is not None:
         raise failure
@@ -230,7 +228,7 @@ def run(
     return Result(words, status, out.text(), tail, time.monotonic() - began)
 
 
-def _execute(reaped: list[str], options: dict[str, Any], words: tuple[str, ...]) -> int | None:
+def _execute(reaped: list[str], options: dict[str, Any], words: tuple[str, ...], timeout_s: float | None) -> int | None:
     """Start the reaper through `sh` and wait -> the status, None for a timeout."""
     import sh  # lazily: 30 ms that `rofs check` need not pay
 
@@ -246,20 +244,39 @@ def _execute(reaped: list[str], options: dict[str, Any], words: tuple[str, ...])
         raise ToolError(words, f"cannot be started: {''.join(last)}") from None
     except OSError as error:
         raise ToolError(words, f"cannot be started: {error.strerror}") from error
+    deadline = _Deadline(command, timeout_s)
     try:
         command.wait()
-        return _status(command.exit_code)
-    except sh.TimeoutException:
-        return None
+        return None if deadline.passed else _status(command.exit_code)
     except sh.ErrorReturnCode as error:
-        return _status(error.exit_code)
+        return None if deadline.passed else _status(error.exit_code)
     except BaseException:  # KeyboardInterrupt: leave nothing running behind the exception
         _signal(command, signal.SIGTERM)
         command.process.wait()
         raise
     finally:
+        deadline.forget()
         with _running.lock:
             _running.commands.pop(id(command), None)
+
+
+class _Deadline:
+    """Ends a command when its time is up. `sh` has one, but looks every 0.1 s, and so ends each tool that late."""
+
+    def __init__(self, command: Any, timeout_s: float | None) -> None:
+        self.passed, self._command = False, command
+        self._timer = threading.Timer(timeout_s or 0, self._end)
+        self._timer.daemon = True
+        if timeout_s is not None:
+            self._timer.start()
+
+    def _end(self) -> None:
+        self.passed = True
+        _signal(self._command, signal.SIGTERM)
+
+    def forget(self) -> None:
+        """The command has ended."""
+        self._timer.cancel()
 
 
 def _fixed(out: object) -> dict[str, Any]:

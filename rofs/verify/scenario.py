@@ -7,6 +7,7 @@ state after a factory reset, and one boot for each thing that may be wrong with 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,6 +68,13 @@ def scenarios(profile: Profile, *, kept: bool = False) -> tuple[Scenario, ...]:
     )
     faults = enumerate(FAULTS, start=4)
     return (*first, *(Scenario(number=n, state="lost", ends="clean", fault=f, last=True) for n, f in faults))
+
+
+def tracks(sequence: Sequence[Scenario]) -> tuple[tuple[Scenario, ...], ...]:
+    """The boots that need not wait for one another: those on the same disks in order, each broken disk alone."""
+    chain = tuple(s for s in sequence if s.state != "lost")
+    alone = tuple((s,) for s in sequence if s.state == "lost")
+    return (chain, *alone) if chain else alone
 
 
 def _plain(first: State, second: State) -> tuple[Scenario, ...]:

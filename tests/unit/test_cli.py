@@ -16,6 +16,7 @@ from state_layouts import FACTS, PARTITIONS, STATE, TEXTS
 from test_session import make_key
 
 from rofs import build, cli
+from rofs.errors import MachineError
 from rofs.layout import build_layout
 from rofs.machine.accel import Accel
 from rofs.machine.arch import ARCHES
@@ -24,7 +25,7 @@ from rofs.verify import again
 from rofs.verify.check import Outcome, kept
 from rofs.verify.contract import FILE, PROFILE, Contract, render_contract
 from rofs.verify.report import Report
-from rofs.verify.session import Session
+from rofs.verify.session import AS_IT_IS, BOOT_TIMEOUT_S, Session, Variation
 
 VERBS = ("init", "check", "plan", "explain", "build", "verify", "boot", "doctor")
 Done = subprocess.CompletedProcess[str]
@@ -152,12 +153,23 @@ def test_other_formats(tmp_path: Path) -> None:
         ["plan", "a", "b"],
         ["verify", "x", "--boots", "0"],
         ["verify", "x", "--boots", "two"],
+        ["verify", "x", "--jobs", "0"],
+        ["build", "x", "--jobs", "-1"],
+        ["verify", "x", "--cpus", "1.5"],
+        ["verify", "x", "--boot-timeout", "0"],
+        ["verify", "x", "--memory", "1"],
+        ["verify", "x", "--clock", "yesterday"],
+        ["verify", "x", "--clock", "2010-02-30"],
+        ["verify", "x", "--clock", "1969-12-31"],
+        ["verify", "x", "--clock", "2100-01-01"],
+        ["verify", "x", "--clock", "2010-01-01,x=y"],
         ["verify", "x", "--state"],
     ],
 )
 def test_usage(args: list[str]) -> None:
     done = rofs(*args)
     assert done.returncode == 2 and "usage: rofs" in done.stderr
+    assert "invalid _" not in done.stderr, "the name of a function is no advice"
 
 
 def test_the_verbs_are_these() -> None:
@@ -275,7 +287,7 @@ def test_what_verify_is_asked_for(
 
     def asked(*given: object, **named: object) -> Report:
         calls.append((*given[:3], named))
-        return Report(profile=load_profile(profile), session=session)
+        return Report(layout=build_layout(load_profile(profile), None), session=session)
 
     monkeypatch.setattr(again, "verify_again", asked)
     options = cli.make_parser().parse_args(["verify", "images/x/amd64", "--identity", "key", *args])
@@ -286,10 +298,47 @@ def test_what_verify_is_asked_for(
             Path("images/x/amd64"),
             Path("images/x/amd64"),
             True,
-            {"state": state, "identity": Path("key"), "boots": boots},
+            {
+                "state": state,
+                "identity": Path("key"),
+                "boots": boots,
+                "jobs": None,
+                "timeout_s": BOOT_TIMEOUT_S,
+                "variation": AS_IT_IS,
+            },
         )
     ]
-    assert capsys.readouterr().out.startswith("sample amd64: accepted\n")
+    assert capsys.readouterr().out.startswith("images/x/amd64: verified, 1 of 1 checks kept over 0 boots\n")
+
+
+def test_the_machine_that_verify_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+
+    def asked(*_: object, **named: object) -> Report:
+        given.update(named)
+        raise MachineError("a test")
+
+    monkeypatch.setattr(again, "verify_again", asked)
+    words = "--jobs 3 --memory 256M --cpus 4 --clock 2010-01-01T00:00:30 --boot-timeout 90"
+    options = cli.make_parser().parse_args(["verify", "x", *words.split()])
+    with pytest.raises(MachineError, match="a test"):
+        options.verb(options)
+    assert (given["jobs"], given["timeout_s"]) == (3, 90)
+    assert given["variation"] == Variation(memory_bytes=256 << 20, cpus=4, clock="2010-01-01T00:00:30")
+
+
+def test_how_many_boots_of_a_build_go_on_at_once(profile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[build.Options] = []
+
+    def built(_: Path, chosen: build.Options, __: object) -> list[build.Built]:
+        given.append(chosen)
+        return []
+
+    monkeypatch.setattr(build, "build", built)
+    for words in ([], ["--jobs", "3"]):
+        options = cli.make_parser().parse_args(["build", str(profile), *words])
+        assert options.verb(options) == 0
+    assert [chosen.jobs for chosen in given] == [None, 3]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 NO_METAVARS = frozenset({"YAML", "QEMU", "JSON", "LINE", "COLUMN", "ARCH", "NOT", "FILE", "PATH"})
 """Words in capitals that stand for themselves, or are explained where they stand."""
-SAMPLES = {"N": "3", "SIZE": "1G", "NAME": "box", "PATH": "/var/lib", "WORDS": "quiet"}
+SAMPLES = {"N": "3", "SIZE": "1G", "NAME": "box", "PATH": "/var/lib", "WORDS": "quiet", "DATE": "2010-01-01",
+           "SECONDS": "90"}  # fmt: skip
 """What to type for a metavar; a file's name for every other."""
 
 

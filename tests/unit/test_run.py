@@ -136,6 +136,14 @@ def test_without_stderr_the_tail_is_of_stdout() -> None:
     assert caught.value.tail == "what went wrong"
 
 
+def test_a_deadline_ends_with_its_tool() -> None:
+    """Or rofs would signal whoever has the number then."""
+    run(["true"], timeout_s=1000)
+    for timer in [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]:
+        timer.join(60)
+        assert not timer.is_alive()
+
+
 def test_timeout_ends_the_tool_and_what_it_started(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     with pytest.raises(ToolError, match=r"did not end within 0\.3 s"):

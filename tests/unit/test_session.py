@@ -18,15 +18,17 @@ from state_layouts import TEXTS, made
 
 from rofs.errors import MachineError, ToolError
 from rofs.image.manifest import hash_file, hash_outputs
-from rofs.layout import RESET_FLAG, persistent_stores, store_file
+from rofs.layout import RESET_FLAG, Layout, persistent_stores, store_file
 from rofs.machine.accel import Accel
 from rofs.machine.disk import allocated, make_overlay
 from rofs.machine.qemu import Boot, BootResult, Disk
+from rofs.machine.slots import Slots
 from rofs.progress import Quiet
 from rofs.verify import again, outside, session
 from rofs.verify import probe_wire as wire
 from rofs.verify.again import verify_again
-from rofs.verify.check import Outcome
+from rofs.verify.check import Outcome, Verdict, kept
+from rofs.verify.check import broken as not_kept
 from rofs.verify.contract import FILE, PROFILE, Contract, render_contract
 from rofs.verify.faults import FAULTS
 from rofs.verify.login import Identity
@@ -77,9 +79,7 @@ class Machine:
     ends: Callable[[int, BootResult], BootResult] = lambda _number, result: result
     answers: Callable[[int, list[str]], list[str]] = lambda _number, lines: lines
     obeys: bool = True
-    boots: list[Boot] = field(default_factory=list)
-    guests: list[Guest] = field(default_factory=list)
-    plans: list[list[wire.Op]] = field(default_factory=list)
+    booted: dict[int, tuple[Boot, list[wire.Op], Guest]] = field(default_factory=dict)
     memory: dict[Path, dict[str, bytes]] = field(default_factory=dict)
 
     def __call__(
@@ -91,14 +91,12 @@ class Machine:
         timeout_s: float = 300,
         log: Path | None = None,
     ) -> BootResult:
-        self.boots.append(request)
-        number = len(self.boots)
+        number = int(request.console.stem.removeprefix("console-"))
         assert all(disk.path.exists() for disk in request.disks)
         ops = plan_of(request.initrd)
-        self.plans.append(ops)
         guest = self.start(number, request)
+        self.booted[number] = (request, ops, guest)
         self.change(number, guest)
-        self.guests.append(guest)
         assert (on_forward is None) == (request.forward is None)
         if on_forward is not None:
             on_forward(PORT)
@@ -140,6 +138,19 @@ class Machine:
         for number, op in enumerate(ops[:-1], 1):
             yield json.dumps({"id": number, "op": op.name, **guest(op)})
 
+    @property
+    def boots(self) -> list[Boot]:
+        """By their numbers, whenever they were."""
+        return [self.booted[number][0] for number in sorted(self.booted)]
+
+    @property
+    def plans(self) -> list[list[wire.Op]]:
+        return [self.booted[number][1] for number in sorted(self.booted)]
+
+    @property
+    def guests(self) -> list[Guest]:
+        return [self.booted[number][2] for number in sorted(self.booted)]
+
     def states(self) -> list[str]:
         return [guest.scenario.state for guest in self.guests]
 
@@ -174,13 +185,15 @@ class Room:
             (self.image / store_file(store)).write_bytes(store.name.encode() * 4096)
         self.request = Request(
             image=self.image, contract=self.contract, accel=Accel("tcg", "a test"), work=path / "work",
-            logs=path / "logs",
+            logs=path / "logs", slots=Slots(1),
         )  # fmt: skip
+        self.tree: Verdict | ToolError = kept("a tree", "that tree")
         self.monkeypatch = monkeypatch
         monkeypatch.setattr(session, "boot", self.machine)
         monkeypatch.setattr(session, "make_overlay", pretended_overlay)
         monkeypatch.setattr(session, "allocated", lambda _: [])
         monkeypatch.setattr(session, "break_disk", self.break_disk)
+        monkeypatch.setattr(session, "tree_outcomes", self.tree_outcomes)
 
     def break_disk(self, fault: str, good: Path, out: Path, log: Path | None = None) -> Disk | None:
         """The real one has tests of its own."""
@@ -190,6 +203,13 @@ class Room:
         out.write_bytes(b"")
         return Disk(path=out, format="raw", read_only=fault == "read-only")
 
+    def tree_outcomes(self, image: Path, layout: Layout, *, log: Path | None = None) -> tuple[Outcome, ...]:
+        """The real one has tests of its own."""
+        assert (image, layout.mounts) == (self.image, self.contract.layout.mounts) and log is not None
+        if isinstance(self.tree, ToolError):
+            raise self.tree
+        return (Outcome(boot=0, promise="image tree", subject="as built", at=(), verdict=self.tree),)
+
     def with_real_disks(self) -> Room:
         """Those that qemu-img makes."""
         self.monkeypatch.setattr(session, "make_overlay", make_overlay)
@@ -197,6 +217,7 @@ class Room:
         return self
 
     def verify(self, **changed: Any) -> Session:
+        self.machine.memory.clear()  # the disks are made anew
         return verify_image(replace(self.request, **changed), Quiet())
 
 
@@ -309,8 +330,10 @@ def test_the_shipped_initrd_is_not_written(room: MakeRoom) -> None:
     here = room("rich")
     here.verify()
     assert (here.image / "initrd.img").read_bytes() == FILES["initrd.img"]
-    assert not list(here.request.work.glob("initrd-*")), "one a boot, and gone after it"
-    assert [b.initrd.name for b in here.machine.boots] == ["initrd-1.img", "initrd-2.img"]
+    assert not list(here.request.work.rglob("initrd*")), "one a boot, and gone after it"
+    assert [b.initrd.relative_to(here.request.work) for b in here.machine.boots] == [
+        Path("boot-1/initrd.img"), Path("boot-2/initrd.img"),
+    ]  # fmt: skip
 
 
 # --- what is judged ---------------------------------------------------------------------------------
@@ -347,7 +370,7 @@ def test_who_a_machine_is_over_its_boots(
 ) -> None:
     """Another one in the second boot, the same in the third after a reset; a seed is never used twice."""
     here = room("bound")
-    here.machine.change = lambda number, guest: change(guest, here.machine.guests[-1]) if number == boot else None
+    here.machine.change = lambda number, guest: change(guest, here.machine.guests[boot - 2]) if number == boot else None
     assert list(broken(here.verify())) == [f"{boot} identity: {subject}"]
 
 
@@ -375,12 +398,15 @@ def test_a_guest_that_never_answers_ends_it(room: MakeRoom, number: int, lines: 
         else result
     )
     found = here.verify()
-    assert len(found.boots) == number and not found.accepted
-    assert list(broken(found)) == [f"{number} boot: the system boots, answers and powers off"]
+    assert [b.number for b in found.boots] == [*range(1, number + 1)] and not found.accepted
+    assert found.notes == (f"NOT the whole verification: {number} of 8 boots, since boot {number} ran out of time",)
+    names = ["boot: the system boots, answers and powers off", *(["answers: to what was asked"] if lines else [])]
+    assert sorted(broken(found)) == sorted(f"{number} {name}" for name in names)
     seen = outcome(found, number, "boot").verdict.seen
     assert "ran out of time after 8.0 s (tcg), 0 of " in seen and "last words: one | [" in seen
     assert "Kernel panic" in seen and "RAX" not in seen
-    assert {o.subject for o in found.outcomes[-2:]} == {"root disk never written", "shipped files unchanged"}
+    subjects = {o.subject for o in found.outcomes if not o.boot}
+    assert subjects == {"as built", "root disk never written", "shipped files unchanged"}
 
 
 def test_a_guest_that_stops_half_way(room: MakeRoom) -> None:
@@ -409,7 +435,8 @@ def test_a_root_disk_that_was_written(room: MakeRoom) -> None:
 
     here.machine.change = change
     found = broken(here.verify())
-    assert list(found) == ["2 image: root disk never written"] and "bytes at 0" in found[next(iter(found))]
+    assert list(found) == ["0 image: root disk never written"]
+    assert found[next(iter(found))].startswith("boot 1-2: ") and "bytes at 0" in found[next(iter(found))]
 
 
 def test_a_shipped_file_that_changed(room: MakeRoom) -> None:
@@ -420,7 +447,7 @@ def test_a_shipped_file_that_changed(room: MakeRoom) -> None:
             (here.image / name).write_bytes(b"initrd" * 1024)
 
     here.machine.change = change
-    assert broken(here.verify()) == {"8 image: shipped files unchanged": f"changed: {names}"}
+    assert broken(here.verify()) == {"0 image: shipped files unchanged": f"changed: {names}"}
 
 
 # --- on_failure: refuse -----------------------------------------------------------------------------
@@ -582,6 +609,23 @@ def make_key(path: Path, *words: str) -> tuple[Path, str]:
     return path, path.with_suffix(".pub").read_text().strip()
 
 
+# --- the tree, without a boot -------------------------------------------------------------------------
+
+
+def test_the_tree_is_judged_with_the_boots(room: MakeRoom) -> None:
+    here = room("state")
+    assert here.verify().accepted
+    here.tree = not_kept("a tree", "another tree")
+    assert broken(here.verify()) == {"0 image tree: as built": "another tree"}
+
+
+def test_a_tree_that_cannot_be_read_for_want_of_a_tool(room: MakeRoom) -> None:
+    here = room("state")
+    here.tree = ToolError(("sqfs2tar",), "not found")
+    with pytest.raises(ToolError, match="not found"):
+        here.verify()
+
+
 USERS = """\
 users:
   - {name: ann, uid: 1000, authorized_keys: [ann.pub]}
@@ -656,7 +700,9 @@ NOTE = "every file is as the manifest says"
 def test_again_with_everything(published: Room, tmp_path: Path) -> None:
     report = verify_again(published.image, tmp_path / "reports", True, Quiet())
     assert report.session.accepted and report.notes == (NOTE,)
-    assert {p.name for p in (tmp_path / "reports").iterdir()} == {"logs", "report.json", "report.txt", "report.xml"}
+    assert {p.name for p in (tmp_path / "reports").iterdir()} == {
+        "logs", "report.html", "report.json", "report.txt", "report.xml",
+    }  # fmt: skip
     assert published.machine.states() == ["new", "used", "reset", *["lost"] * 5]
 
 
