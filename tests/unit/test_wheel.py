@@ -70,7 +70,7 @@ def test_it_carries_templates_schema_and_probes(wheel: Path) -> None:
         if p.is_file()
     }
     assert wheel.name == f"rofs-{rofs.__version__}-py3-none-any.whl"
-    assert {"rofs/profile.schema.json", "rofs/verify/probe/README.md", *probes} <= names
+    assert {"rofs/profile.schema.json", "rofs/report.schema.json", "rofs/verify/probe/README.md", *probes} <= names
     assert templates
     assert templates <= names
     assert {name for name in names if name.startswith("rofs/verify/probe/bin/")} == probes
