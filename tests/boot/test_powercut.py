@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 from guestrun import EVENTS, FAILED, RUNNING, Ran, assert_running, build_image, copy_disk, run_guest, write_profile
-from mutate import read_init, replaced
 from powercut import cut_points, outstanding, read_log, replay
 
 from rofs.image.cpio import CpioEntry, append, write_newc
@@ -25,6 +24,8 @@ from rofs.layout import backing_name
 from rofs.machine.disk import make_overlay
 from rofs.machine.qemu import Disk
 from rofs.verify import probe_wire as wire
+from tests.mutants.edits import replaced
+from tests.mutants.mutation import read_init
 
 pytestmark = [pytest.mark.boot, pytest.mark.needs("mkfs.ext4", "qemu-img")]
 

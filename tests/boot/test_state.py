@@ -9,15 +9,13 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from guestrun import EVENTS, FAILED, RUNNING, assert_running, build_image, copy_disk, run_guest, write_profile
-from mutate import Mutation, mutate, replaced
 
-from rofs.entry import Entry
 from rofs.verify import probe_wire as wire
 
 pytestmark = [pytest.mark.boot, pytest.mark.needs("mkfs.ext4", "debugfs", "mkswap", "ssh", "ssh-keygen", "qemu-img")]
@@ -344,92 +342,3 @@ def test_an_image_update_under_kept_state_boots_and_the_report_lists_what_is_hid
     assert reset.events == ["/var/lib/app: seeded", "state: reset"]
     assert [reset.text(n) for n in (3, 4, 5)] == ["two\n"] * 3
     shutil.rmtree(tmp_path, ignore_errors=True)
-
-
-# --- broken on purpose ------------------------------------------------------------------------------
-
-
-def in_init(*pairs: tuple[str, str]) -> Callable[[str], str]:
-    """Each must be there, or the mutant would be none."""
-
-    def edit(text: str) -> str:
-        for old, new in pairs:
-            text = replaced(old, new)(text)
-        return text
-
-    return edit
-
-
-ATTACH = 'attach LABEL=state ext4 rw,nosuid,nodev,noatime "$state"'
-MUTANTS: dict[str, tuple[int, Mutation]] = {
-    "state that is quietly a tmpfs": (
-        1,
-        Mutation(
-            init=in_init((ATTACH, 'mount -t tmpfs -o rw,nosuid,nodev,noatime tmpfs "$state"')),
-            names=["mount: /run/rofs/state (state)"],
-        ),
-    ),
-    "unsafe overlay, a seed with a hole, a host key in the image": (
-        1,
-        Mutation(
-            init=in_init(
-                ("redirect_dir=off", "redirect_dir=on"),
-                ('own "$4" "$5" "$data/seeding/tree"', 'rm -f "$data/seeding/tree/calibration.json"'),
-            ),
-            put=[Entry(path=PurePosixPath("/etc/ssh/baked"), kind="file", mode=0o600, content=b"a key")],
-            edit={"/etc/ssh/sshd_config.d/10-rofs.conf": lambda text: text + "HostKey /etc/ssh/baked\n"},
-            names=[
-                "mount: /etc (overlay-state)", "seed: /var/lib/gateway", "ssh host key: ", "mount: /var/lib/mosquitto",
-            ],
-        ),
-    ),
-    "seeds and a machine-id that are new each boot": (
-        2,
-        Mutation(
-            init=in_init(('    if [ -d "$3" ]; then', '    rm -rf "$3"\n    if [ -d "$3" ]; then'),
-                         ('machine_id=$(cat "$1" 2>/dev/null)', "machine_id=")),
-            names=["persistent: /var/lib/gateway", "seeded once: /var/lib/mosquitto", "identity: machine-id"],
-        ),
-    ),
-    "a reset that takes nothing away and keeps its flag": (
-        3,
-        Mutation(
-            init=in_init(('mv "$data" "$data.old"', "true"), ('    rm -rf "$flag" &&', "    true &&")),
-            names=["factory reset: /etc", "factory reset: /run/rofs/state", "identity: ssh host key"],
-        ),
-    ),
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("unpacked")
-
-
-def assert_rejected(rofs: Rofs, copy: Path, boots: int, what: Mutation) -> None:
-    done = rofs("verify", "--no-manifest", "--boots", str(boots), copy)
-    assert done.returncode == 4, done.stdout + done.stderr
-    report = Report(copy)
-    named = [f"{c['promise']}: {c['subject']}" for c in report.data["checks"] if not c["ok"]]
-    for want in what.names:
-        assert any(name.startswith(want) for name in named), f"{want} is not among {named}"
-    assert any(note.startswith("NOT the whole verification") for note in report.data["notes"])
-
-
-@pytest.mark.parametrize("name", MUTANTS)
-def test_a_broken_state_is_rejected_by_name(
-    name: str, built: Callable[[str], Path], rofs: Rofs, scratch: Path, tmp_path: Path
-) -> None:
-    boots, what = MUTANTS[name]
-    copy = mutate(built("sensor-gateway") / "amd64", scratch, tmp_path / "amd64", what)
-    assert_rejected(rofs, copy, boots, what)
-
-
-def test_an_image_that_should_refuse_and_runs_on_is_rejected(
-    refusing: Path, rofs: Rofs, scratch: Path, tmp_path: Path
-) -> None:
-    what = Mutation(
-        init=in_init(*((f"stand_in {name} refuse", f"stand_in {name} volatile") for name in ("state", "/var"))),
-        names=["state: refused (state missing)"],
-    )  # fmt: skip
-    assert_rejected(rofs, mutate(refusing / "amd64", scratch, tmp_path / "amd64", what), 4, what)
