@@ -299,6 +299,7 @@ def rule_other_init(profile: Profile) -> Found:
         (("units", "enable"), profile.units.enable),
         (("units", "mask"), profile.units.mask),
         (("verify", "units"), profile.verify.units),
+        (("verify", "tolerate_write_errors"), profile.verify.tolerate_write_errors),
     ]
     for at, names in places:
         if names:

@@ -29,6 +29,7 @@ from rofs.verify import probe_wire as wire
 from rofs.verify.answers import Answers
 from rofs.verify.check import Outcome, Verdict, decide
 from rofs.verify.checks import Plan, asked, boot_checks, judge, make_plan
+from rofs.verify.cmdline import added_words
 from rofs.verify.contract import Contract
 from rofs.verify.faults import break_disk
 from rofs.verify.identity import Seen, compare_boots, has_sshd, remember
@@ -38,8 +39,6 @@ from rofs.verify.scenario import Scenario, scenarios, tracks
 from rofs.verify.tree import tree_outcomes
 
 SHIPPED = ("rootfs.squashfs", "vmlinuz", "initrd.img")
-SUFFIX = "panic=-1"
-"""Added to the command line, which the report names whole: a panic ends the boot at once."""
 BOOT_TIMEOUT_S = 600
 """A Debian boot takes 10 s under TCG; shared machines have been seen ten times slower."""
 
@@ -358,9 +357,8 @@ def _boot(request: Request, scenario: Scenario, disks: tuple[Disk, ...], step: S
     work = _directory(request, scenario)
     initrd = work / "initrd.img"
     append(request.image / "initrd.img", probe_archive(arch, plan.ops, contract.layout.profile.init), initrd)
-    words = [machine_cmdline((request.image / "cmdline").read_text(), arch), SUFFIX]
-    if scenario.state == "reset" and contract.layout.profile.state is None:
-        words.append("rofs.reset=1")  # there is no place for the flag
+    shipped = machine_cmdline((request.image / "cmdline").read_text(), arch)
+    words = [shipped, *added_words(contract.layout, scenario)]
     listener = _Listener(plan.ops, step)
     plain = Boot(
         arch=arch, accel=request.accel, kernel=request.image / "vmlinuz", initrd=initrd, cmdline=" ".join(words),

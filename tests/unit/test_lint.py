@@ -81,6 +81,7 @@ BAD: list[tuple[str, str, int, int, str, str]] = [
     ("no-units", "init: other\nunits: {enable: [a.service]}\n", 2, 17, "units are systemd's", "take them away"),
     ("no-units", "init: other\nunits: {mask: [a.service]}\n", 2, 15, "`init` is other", ""),
     ("no-units", "init: other\nverify: {units: [a.service]}\n", 2, 17, "units are systemd's", ""),
+    ("no-units", "init: other\nverify: {tolerate_write_errors: [a.service]}\n", 2, 33, "units are systemd's", ""),
     ("memory", "mounts: [{path: /srv, type: tmpfs, size: 1G}]\n", 1, 9, "1024M, verify.memory is 512M", "lower"),
     # With the 64M of a tmpfs the memory of what stands in for the stores is one page too many.
     (
