@@ -25,7 +25,7 @@ COMMAND_LINE: Mapping[str, Mutation] = {
         cmdline=replaced("ro ", "ro init=/bin/sh "), names=[BOOTS], options=("--boot-timeout", "60")
     ),
     "another target": Mutation(
-        cmdline=replaced("ro ", "ro systemd.unit=basic.target "), names=[SAID]
+        cmdline=replaced("ro ", "ro systemd.unit=basic.target "), names=[BOOTS], options=("--boot-timeout", "60")
     ),
     "a word taken away": Mutation(profile="busybox", cmdline=replaced("panic=10", ""), names=[SAID]),
     "a whole root in memory": Mutation(cmdline=replaced("ro ", "ro systemd.volatile=state "), names=[SAID]),

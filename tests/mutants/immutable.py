@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
+from typing import TypedDict
 
 from rofs.entry import Entry
-from tests.mutants.edits import initrd_mounts, no_mount, replaced, service, unit, when_written
-from tests.mutants.mutation import Mutation
+from tests.mutants.edits import UNITS, initrd_mounts, no_line, no_mount, replaced, service, unit, when_written
+from tests.mutants.mutation import Edit, Mutation
 
 SETRO = 'blockdev --setro "$root" && [ "$(blockdev --getro "$root")" = 1 ] ||'
 TABLE, LATE_TABLE = "nothing undeclared: mount table", "nothing undeclared: mount table after all checks"
@@ -21,6 +22,22 @@ ExecStop=/bin/sh -c 'blockdev --setrw /dev/vda; dd if=/dev/vda of=/dev/vda bs=40
 """
 TIMER = "[Timer]\nOnBootSec=60\nAccuracySec=1s\n"
 TIMED = "[Service]\nType=oneshot\nExecStart=/bin/mount -t tmpfs late /usr/local\n"
+
+
+class Never(TypedDict):
+    """Part of a mutation."""
+
+    drop: list[str]
+    edit: dict[str, Edit]
+
+
+def never_mounted(line: str, name: str) -> Never:
+    """Neither unit nor line of fstab, or PID 1 would make up for what the initrd leaves out."""
+    return {
+        "drop": [f"{UNITS}/{name}", f"{UNITS}/local-fs.target.requires/{name}"],
+        "edit": {"/etc/fstab": no_line(line)},
+    }
+
 
 IMMUTABLE: Mapping[str, Mutation] = {
     "an overlay over an immutable path, early": Mutation(
@@ -71,12 +88,14 @@ IMMUTABLE: Mapping[str, Mutation] = {
     ),
     "an island whose ancestor can be renamed": Mutation(
         profile="appliance",
+        **never_mounted("/etc/security /etc/security ", "etc-security.mount"),
         init=no_mount("/etc/security"),
         names=["immutable: /etc/security/limits.d", "pinned: /etc/security", "mount: /etc/security (pin)"],
         sample=True,
     ),
     "an island is not there": Mutation(
         profile="appliance",
+        **never_mounted("/run/rofs/image/etc/shadow ", "etc-shadow.mount"),
         init=no_mount("/etc/shadow"),
         names=["immutable: /etc/shadow", "mount: /etc/shadow (pinned-ro)"],
     ),

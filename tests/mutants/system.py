@@ -21,7 +21,7 @@ SYSTEM: Mapping[str, Mutation] = {
         seen=["broken.service", "degraded"],
     ),
     "a degraded boot: a mount that may fail": Mutation(
-        put=unit("mnt.mount", "[Mount]\nWhat=/dev/none\nWhere=/mnt\nType=nonesuch\n"),
+        put=unit("mnt.mount", "[Mount]\nWhat=none\nWhere=/mnt\nType=nonesuch\n"),
         names=["system: running", "system: no failed unit"],
     ),
     "a unit that is always started again": Mutation(
