@@ -146,7 +146,8 @@ def test_every_kind_of_check_was_made(image: Image) -> None:
         assert len(image.checks(boot, "unit")) == len(image.checks(boot, "mount"))
         assert image.checks(boot, "writable").keys() >= set(image.mounts(TMPFS, OVERLAY, BIND))
         assert image.checks(boot, "image content").keys() >= set(image.mounts(OVERLAY))
-        assert image.checks(boot, "user").keys() == {u["name"] for u in image.profile.get("users", ())}
+        users = {u["name"] for u in image.profile.get("users", ())}
+        assert image.checks(boot, "user").keys() == {*users, "no empty password"}
         verify = image.profile.get("verify", {})
         assert list(image.checks(boot, "verify.units")) == verify.get("units", [])
         assert list(image.checks(boot, "verify.commands")) == verify.get("commands", [])
@@ -154,7 +155,8 @@ def test_every_kind_of_check_was_made(image: Image) -> None:
     for promise in ("size cap", "inode cap", "canary"):
         assert image.checks(1, promise).keys() >= volatile, promise
     assert image.checks(2, "volatile").keys() >= volatile
-    assert {"root disk never written", "shipped files unchanged"} == image.checks(image.boots, "image").keys()
+    assert {"root disk never written", "shipped files unchanged"} == image.checks(0, "image").keys()
+    assert {"as built", "identity", "passwords"} == image.checks(0, "image tree").keys()
     attacked = image.checks(1, "immutable")
     assert attacked.keys() >= {*image.profile["immutable"], "/", "/usr", "/home", "/root", "/opt", "/boot"}
     assert all(int(re.findall(r"(\d+) attacks", c["seen"])[0]) >= 10 for c in attacked.values())
