@@ -400,8 +400,9 @@ class _Listener:
             self._step.update(f"{self.answers.count} of {self._asked} answers")
 
     def moments(self, ended: float) -> tuple[tuple[float, str], ...]:
-        """In their order."""
-        return (*sorted((seconds, word) for word, seconds in self._seen.items()), (ended, "ended"))
+        """In their order, none after the end: a line that was written at a power cut may be read a little later."""
+        seen = [(min(seconds, ended), word) for word, seconds in self._seen.items()]
+        return (*sorted(seen, key=lambda each: each[0]), (ended, "ended"))
 
 
 def _refusal_outcome(request: Request, scenario: Scenario, record: BootRecord) -> Outcome:

@@ -365,6 +365,16 @@ def test_moments(room: MakeRoom) -> None:
     assert record.moments == ((1.0, "probe started"), (2.0, "first answer"), (4.0, "last answer"), (8.0, "ended"))
 
 
+def test_what_is_read_after_the_end_was_written_before_it(room: MakeRoom) -> None:
+    """A power cut ends QEMU at once, and the last line is read a little later."""
+    here = room("rich")
+    ticks = itertools.count(0.0, 3.0)
+    here.monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
+    here.machine.answers = lambda number, lines: lines[:4]
+    record = here.verify(boots=1).boots[0]
+    assert record.moments == ((3.0, "probe started"), (6.0, "first answer"), (8.0, "last answer"), (8.0, "ended"))
+
+
 def test_moments_of_a_guest_that_says_nothing_and_of_one_that_only_starts(room: MakeRoom) -> None:
     here = room("rich")
     here.machine.answers = lambda number, lines: []
