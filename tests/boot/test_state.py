@@ -233,7 +233,9 @@ def test_staff_logs_in_over_the_loopback_and_meets_the_same_host_key(rofs: Rofs,
 
 
 def test_without_state_every_boot_is_another_machine(rofs: Rofs, tmp_path: Path) -> None:
-    body = "mounts:\n  - {path: /var, type: overlay, upper: tmpfs, size: 32M}\n  - {path: /tmp, type: tmpfs, size: 8M}\n"
+    body = (
+        "mounts:\n  - {path: /var, type: overlay, upper: tmpfs, size: 32M}\n  - {path: /tmp, type: tmpfs, size: 8M}\n"
+    )
     body += "verify: {units: [ssh.service]}\n"
     profile = write_profile(tmp_path, "nobody", body, SSH_PACKAGES)
     report = accepted(rofs("build", profile, "--output", tmp_path, "--arch", "amd64"), tmp_path / "nobody/amd64")

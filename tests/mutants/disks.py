@@ -58,7 +58,6 @@ DISKS: Mapping[str, Mutation] = {
     "the squashfs of another profile": Mutation(
         files=of_another_profile("rootfs.squashfs", "appliance"),
         names=["image tree: as built", "hostname: minimal", "generated: "],
-        sample=True,
     ),
     "the initrd of another profile": Mutation(
         profile="appliance",

@@ -18,7 +18,6 @@ IDENTITY: Mapping[str, Mutation] = {
         boots=2,
         edit={"/etc/machine-id": lambda _: f"{ID}\n"},
         names=["image tree: identity", "identity: machine-id"],
-        sample=True,
     ),
     "a machine-id on the command line": Mutation(
         boots=2,
@@ -97,7 +96,6 @@ IDENTITY: Mapping[str, Mutation] = {
         profile="appliance",
         edit={"/etc/shadow": replaced("root:*:", "root::")},
         names=["image tree: passwords"],
-        sample=True,
     ),
     "root with a password": Mutation(
         profile="minimal",

@@ -147,7 +147,6 @@ MOUNTS: Mapping[str, Mutation] = {
         edit={FSTAB: replaced(SIZE, "size=65536k,")},
         names=["fstab: /etc/fstab", "unit: tmp.mount"],
         seen=["another /etc/fstab", "size=65536k"],
-        sample=True,
     ),
     "the unit says something else than fstab": Mutation(
         edit={TMP_UNIT: replaced(SIZE, "size=65536k,")},

@@ -157,7 +157,6 @@ SEEDS: Mapping[str, Mutation] = {
         profile="sensor-gateway",
         init=seed_with('rm -f "$data/seeding/tree/calibration.json"'),
         names=["seed: /var/lib/gateway"],
-        sample=True,
     ),
     "a seed with another content": Mutation(
         profile="busybox",

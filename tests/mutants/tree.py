@@ -60,7 +60,7 @@ TREE: Mapping[str, Mutation] = {
     ),
     "a link that points elsewhere": Mutation(put=[put_link("/usr/bin/awk", "/tmp/awk")], names=[AS_BUILT]),
     "a dot-file is not there": Mutation(
-        profile="appliance", drop=["/home/technician/.profile"], names=["generated: home[0]: "], sample=True
+        profile="appliance", drop=["/home/technician/.profile"], names=["generated: home[0]: "]
     ),
     "a dot-file of another owner": Mutation(
         profile="appliance",
