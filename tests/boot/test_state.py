@@ -72,7 +72,7 @@ def test_the_gateway_runs_whatever_its_state_is(gateway: Path) -> None:
     assert [boot["ended"] for boot in report.data["boots"]] == ["off"] * len(TITLES)
     for boot in range(1, len(TITLES) + 1):
         system = report.seen(boot, "system")
-        assert (system["running"], system["no failed unit"]) == ("running", "none")
+        assert system["running"] == "running" and re.fullmatch(r"none of \d+", system["no failed unit"])
         assert report.seen(boot, "verify.units").keys() == {
             "mosquitto.service", "ssh.service", "systemd-networkd.service",
         }  # fmt: skip
