@@ -237,8 +237,13 @@ def _judge_identity(tree: _Read) -> Verdict:
     found = [f"{path} has content" for path in sorted(ids.values())]
     found += [f"{path} has content" for path in _SEEDS if tree.size(path)]
     found += [f"{_shown(path)} is a host key" for path in _host_keys(tree)]
+    return decide(not found, expected, _listed(found) or "none of them")
+
+
+def _listed(found: list[str]) -> str:
+    """The first of them, and how many more; '' of none."""
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return decide(not found, expected, "; ".join(found[:SHOWN]) + more if found else "none of them")
+    return "; ".join(found[:SHOWN]) + more
 
 
 def _host_keys(tree: _Read) -> list[str]:
@@ -269,8 +274,7 @@ def _judge_passwords(tree: _Read, given: set[str]) -> Verdict:
     seen = "none" + (f"; {', '.join(brought)} of `files` as the profile has it" if brought else "")
     if shared:
         seen += f"; the same password on every device: {', '.join(map(_shown, sorted(shared)))}"
-    more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-    return decide(not wrong, expected, "; ".join(wrong[:SHOWN]) + more if wrong else seen)
+    return decide(not wrong, expected, _listed(wrong) or seen)
 
 
 def _accounts(text: bytes) -> Iterator[tuple[str, str]]:
