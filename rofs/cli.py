@@ -394,15 +394,14 @@ def verify(options: argparse.Namespace) -> int:
     state = dict(named)
     if len(state) < len(named):
         raise MachineError("--state: two files for one file system")
+    where = options.report or options.image
     report = verify_again(
-        options.image, options.report or options.image, not options.no_manifest, progress, state=state,
+        options.image, where, not options.no_manifest, progress, state=state,
         identity=options.identity, boots=options.boots, jobs=options.jobs, timeout_s=options.boot_timeout,
         variation=Variation(memory_bytes=options.memory, cpus=options.cpus, clock=options.clock),
     )  # fmt: skip
-    where = options.report or options.image
-    render = {"json": reports.render_json, "junit": reports.render_junit}
-    summary = reports.render_summary(report, options.image, where)
-    print(render[options.format](report) if options.format in render else summary, end="")
+    render = {"json": reports.render_json, "junit": reports.render_junit}.get(options.format)
+    print(render(report) if render else reports.render_summary(report, options.image, where), end="")
     if not report.session.accepted:
         raise Rejected(f"{options.image}: {len(report.broken)} promises broken")
     return 0
