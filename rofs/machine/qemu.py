@@ -25,11 +25,10 @@ from typing import Any, Literal
 from rofs.errors import Interrupted, MachineError, ToolError
 from rofs.machine.accel import Accel, AccelName, accel_args, query_accel
 from rofs.machine.arch import Arch
-from rofs.machine.bounds import LIMITS, Flooded, Limits, Lines, keep_ends
+from rofs.machine.bounds import LIMITS, MIB, Flooded, Limits, Lines, keep_ends
 from rofs.machine.qmp import Qmp
 from rofs.run import run
 
-MIB = 1024 * 1024
 PROBE_PORT = "rofs.probe"
 QMP_SOCKET = "qmp.sock"
 CONNECT_EVERY_S = 0.02

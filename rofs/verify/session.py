@@ -18,9 +18,9 @@ from rofs.image.manifest import hash_file
 from rofs.layout import persistent_stores, store_file
 from rofs.machine.accel import Accel
 from rofs.machine.arch import ARCHES, Arch
-from rofs.machine.bounds import last_lines
+from rofs.machine.bounds import MIB, last_lines
 from rofs.machine.disk import Extent, allocated, make_overlay
-from rofs.machine.qemu import MIB, Boot, BootResult, Disk, boot, machine_cmdline
+from rofs.machine.qemu import Boot, BootResult, Disk, boot, machine_cmdline
 from rofs.machine.slots import Place, Slots
 from rofs.profile import Persistent
 from rofs.progress import Progress, Step
