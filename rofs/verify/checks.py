@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from rofs.entry import Entry
 from rofs.layout import Layout, as_volatile
@@ -18,7 +17,7 @@ from rofs.verify.identity import identity_checks
 from rofs.verify.immutable import immutable_checks
 from rofs.verify.journal import journal_checks
 from rofs.verify.memory import memory_checks
-from rofs.verify.mounts import TABLE, judge_undeclared, mount_checks, unit_checks
+from rofs.verify.mounts import late_mount_check, mount_checks, unit_checks
 from rofs.verify.network import network_checks
 from rofs.verify.rights import rights_checks
 from rofs.verify.scenario import Scenario
@@ -63,16 +62,9 @@ def boot_checks(
         *volatile_checks(live, scenario),
         *(memory_checks(live) if scenario.number == 1 else ()),
         *(immutable_checks(layout) if scenario.attacked else ()),
-        _late_table(live),
+        late_mount_check(live),
     ]
     return tuple(sorted(checks, key=lambda c: _PHASES.index(c.phase)))
-
-
-def _late_table(layout: Layout) -> Check:
-    return Check(
-        promise="nothing undeclared", subject="mount table after all checks", at=("mounts",), ops=(TABLE,),
-        judge=partial(judge_undeclared, layout), phase="after",
-    )  # fmt: skip
 
 
 def make_plan(checks: Sequence[Check], last: wire.Op) -> Plan:

@@ -70,14 +70,15 @@ SYSTEM_ROWS: tuple[tuple[str, frozenset[str], int], ...] = tuple(
     )
 )
 """What the kernel and PID 1 mount by themselves: path, types, how often (tried.md, a clean boot)."""
+_SHUT = "/run/credentials/"
+"""PID 1 makes these read-only before a service starts: a writable one is somebody's hiding place."""
 _OTHER_INIT_ROWS = (("/proc", frozenset({"proc"}), 2), *(row for row in SYSTEM_ROWS if row[0] != "/proc"))
 """Buildroot's inittab mounts /proc unasked, over that of the initrd: since Linux 5.8 each mount is an instance."""
 
 
 def mount_checks(layout: Layout) -> Iterator[Check]:
     """All of them only look."""
-    places = (str(m.where) for m in layout.mounts)
-    files = wire.files([*places, *sorted({disk_of(layout, m) for m in layout.mounts})])
+    files = _places(layout)
     for mount in layout.mounts:
         yield Check(
             promise="mount",
@@ -90,6 +91,28 @@ def mount_checks(layout: Layout) -> Iterator[Check]:
         promise="nothing undeclared", subject="mount table", at=("mounts",), ops=(TABLE,),
         judge=partial(judge_undeclared, layout),
     )  # fmt: skip
+
+
+def late_mount_check(layout: Layout) -> Check:
+    """The whole table once more, when all is done: nothing came, nothing went, nothing is mounted otherwise."""
+    return Check(
+        promise="nothing undeclared", subject="mount table after all checks", at=("mounts",),
+        ops=(TABLE, _places(layout)), judge=partial(_judge_late, layout), phase="after",
+    )  # fmt: skip
+
+
+def _places(layout: Layout) -> wire.Op:
+    places = (str(m.where) for m in layout.mounts)
+    return wire.files([*places, *sorted({disk_of(layout, m) for m in layout.mounts})])
+
+
+def _judge_late(layout: Layout, facts: Sequence[Facts]) -> Verdict:
+    verdict = judge_undeclared(layout, facts)
+    found = [(m, _judge_mount(m, disk_of(layout, m), facts)) for m in layout.mounts]
+    wrong = [f"{m.where}: {v.seen}" for m, v in found if not v.ok]
+    strange = [] if verdict.ok else [verdict.seen]
+    expected = f"{verdict.expected}, and each as declared"
+    return decide(verdict.ok and not wrong, expected, "; ".join([*strange, *wrong]) or verdict.seen)
 
 
 def disk_of(layout: Layout, mount: Mount) -> str:
@@ -209,7 +232,8 @@ def judge_undeclared(layout: Layout, facts: Sequence[Facts]) -> Verdict:
         count[path] = count.get(path, 0) + 1
         rule = next((r for r in rules if re.fullmatch(r[0], path)), None)
         transient = path == "/etc/machine-id" and etc_writable
-        if rule is None or row.type not in rule[1] or count[path] > rule[2] or transient:
+        wide_open = path.startswith(_SHUT) and "ro" not in row.flags
+        if rule is None or row.type not in rule[1] or count[path] > rule[2] or transient or wide_open:
             strange.append(f"{path} ({row})")
     seen = f"{len(rows)} mounts, {len(rows) - sum(count.values())} of the layout, {sum(count.values())} of the system"
     return decide(not strange, expected, "; ".join(strange) or seen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import PurePosixPath
 
 from rofs.layout import Layout
 from rofs.verify import probe_wire as wire
@@ -21,7 +22,7 @@ TIMERS_LIMIT_S = 60
 
 def system_checks(layout: Layout, scenario: Scenario) -> Iterator[Check]:
     """The first one waits for the boot to end; it must be the first of the plan."""
-    yield from _systemd_checks(layout, scenario) if layout.profile.init == "systemd" else _other_checks()
+    yield from _systemd_checks(layout, scenario) if layout.profile.init == "systemd" else _other_checks(layout)
     for index, command in enumerate(layout.profile.verify.commands):
         yield Check(
             promise="verify.commands", subject=command, at=("verify", "commands", index),
@@ -29,9 +30,12 @@ def system_checks(layout: Layout, scenario: Scenario) -> Iterator[Check]:
         )  # fmt: skip
 
 
-def _other_checks() -> Iterator[Check]:
+def _other_checks(layout: Layout) -> Iterator[Check]:
+    lines = layout.profile.kernel.cmdline.values()
+    said = {word.partition("=")[2] for line in lines for word in line.split() if word.startswith("init=")}
     yield Check(
-        promise="system", subject="settled", at=("init",), ops=(wire.settle(SETTLE_TIMEOUT_S),), judge=_judge_settled,
+        promise="system", subject="settled", at=("init",), ops=(wire.settle(SETTLE_TIMEOUT_S),),
+        judge=partial(_judge_settled, frozenset(PurePosixPath(path).name for path in said or {"/sbin/init"})),
     )  # fmt: skip
 
 
@@ -74,12 +78,22 @@ def _judge_running(facts: Sequence[Facts]) -> Verdict:
     return decide(state == "running" and answer.get("errno", "") is None, "running", seen)
 
 
-def _judge_settled(facts: Sequence[Facts]) -> Verdict:
-    """A device may well have a service that never rests, so that alone is no fault; an init that is none is."""
+def _judge_settled(names: frozenset[str], facts: Sequence[Facts]) -> Verdict:
+    """A device may well have a service that never rests, so that alone is no fault; an init that is none is.
+
+    One program may be the init and the shell: what it was called by says which. sysvinit adds its run level to that.
+    """
     answer, expected = facts[0], "PID 1 is the image's init, and the boot comes to rest"
-    init = answer.get("pid1")
+    init, called = answer.get("pid1"), answer.get("pid1_args")
     if not init or "rofs-probe" in init:
         return broken(expected, trouble(answer) or f"PID 1 is {init or 'unknown'}")
+    words = [
+        word
+        for arg in (called if isinstance(called, list) else [])
+        for word in wire.unquote(arg).decode("utf-8", "replace").split()
+    ]
+    if not names & {PurePosixPath(word).name for word in words}:
+        return broken(expected, f"PID 1 is {init}, called as {' '.join(words) or 'nothing'}")
     rest = f"at rest {answer.get('uptime_ms', 0) / 1000:.1f} s after the kernel's start"
     busy = f"still busy after {SETTLE_TIMEOUT_S} s: {', '.join(answer.get('busy') or ()) or 'new processes'}"
     return kept(expected, f"PID 1 is {init}, {rest if answer.get('settled') else busy}")
