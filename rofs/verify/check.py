@@ -29,6 +29,7 @@ class Verdict:
 class Check:
     """`promise` groups checks in reports, `subject` is the path or unit, `at` the key that promises it.
 
+    `recalls` are quiet operations: their answers come first, as they were when the checks began.
     `phase`: `quiet` only looks, `loud` writes, attacks and runs commands, `late` starts what the system would by
     itself, `after` looks again and leaves canaries. Quiet checks share their operations; others that `shares` do
     so with those of their phase.
@@ -41,6 +42,7 @@ class Check:
     judge: Judge
     phase: Literal["quiet", "loud", "late", "after"] = "quiet"
     shares: bool = False
+    recalls: tuple[Op, ...] = ()
 
     @property
     def name(self) -> str:

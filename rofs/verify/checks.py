@@ -74,14 +74,15 @@ def make_plan(checks: Sequence[Check], last: wire.Op) -> Plan:
     numbers = []
     for check in checks:
         row = []
-        shares = check.shares or check.phase == "quiet"
-        for op in check.ops:
-            number = shared.get((check.phase, op)) if shares else None
+        asks = [("quiet", op) for op in check.recalls] + [(check.phase, op) for op in check.ops]
+        for phase, op in asks:
+            shares = check.shares or phase == "quiet"
+            number = shared.get((phase, op)) if shares else None
             if number is None:
                 ops.append(op)
                 number = len(ops)
                 if shares:
-                    shared[check.phase, op] = number
+                    shared[phase, op] = number
             row.append(number)
         numbers.append(tuple(row))
     return Plan(checks=tuple(checks), numbers=tuple(numbers), ops=(*ops, last))

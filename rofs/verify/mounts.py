@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from configparser import ConfigParser
 from configparser import Error as ConfigParserError
@@ -94,10 +95,11 @@ def mount_checks(layout: Layout) -> Iterator[Check]:
 
 
 def late_mount_check(layout: Layout) -> Check:
-    """The whole table once more, when all is done: nothing came, nothing went, nothing is mounted otherwise."""
+    """The whole table once more, when all is done. What was wrong from the start the first look has said."""
+    asks = (TABLE, _places(layout))
     return Check(
-        promise="nothing undeclared", subject="mount table after all checks", at=("mounts",),
-        ops=(TABLE, _places(layout)), judge=partial(_judge_late, layout), phase="after",
+        promise="nothing undeclared", subject="mount table after all checks", at=("mounts",), recalls=asks, ops=asks,
+        judge=partial(_judge_late, layout), phase="after",
     )  # fmt: skip
 
 
@@ -107,12 +109,16 @@ def _places(layout: Layout) -> wire.Op:
 
 
 def _judge_late(layout: Layout, facts: Sequence[Facts]) -> Verdict:
-    verdict = judge_undeclared(layout, facts)
-    found = [(m, _judge_mount(m, disk_of(layout, m), facts)) for m in layout.mounts]
-    wrong = [f"{m.where}: {v.seen}" for m, v in found if not v.ok]
-    strange = [] if verdict.ok else [verdict.seen]
-    expected = f"{verdict.expected}, and each as declared"
-    return decide(verdict.ok and not wrong, expected, "; ".join([*strange, *wrong]) or verdict.seen)
+    """Nothing came, nothing went, and nothing is mounted otherwise than at the first look."""
+    expected, early, late = "no mount has come, gone or changed", facts[:2], facts[2:]
+    if flaw := _table_flaw(late[0]):
+        return broken(expected, flaw)
+    changes = [*(Counter(_undeclared(layout, late[0])) - Counter(_undeclared(layout, early[0]))).elements()]
+    for mount in layout.mounts:
+        before, now = (_judge_mount(mount, disk_of(layout, mount), look) for look in (early, late))
+        if not now.ok and now.seen != before.seen:
+            changes.append(f"{mount.where}: {now.seen}")
+    return decide(not changes, expected, "; ".join(changes) or f"the layout's {len(layout.mounts)} as before")
 
 
 def disk_of(layout: Layout, mount: Mount) -> str:
@@ -217,15 +223,30 @@ def _number(value: str | None) -> str | int | None:
 def judge_undeclared(layout: Layout, facts: Sequence[Facts]) -> Verdict:
     """Every row is the layout's or the system's own."""
     expected = "no mount but the layout's, the kernel's and PID 1's"
-    rows = parse_mountinfo(text(facts[0]))
-    if not rows or facts[0].get("truncated"):
-        return broken(expected, trouble(facts[0]) or f"a mount table of {len(rows)} rows, and not the whole")
+    if flaw := _table_flaw(facts[0]):
+        return broken(expected, flaw)
+    declared, rows = {m.where for m in layout.mounts}, parse_mountinfo(text(facts[0]))
+    strange, others = _undeclared(layout, facts[0]), sum(row.where not in declared for row in rows)
+    seen = f"{len(rows)} mounts, {len(rows) - others} of the layout, {others} of the system"
+    return decide(not strange, expected, "; ".join(strange) or seen)
+
+
+def _table_flaw(table: Facts) -> str:
+    """Why nothing can be judged by a mount table, or ''."""
+    rows = parse_mountinfo(text(table))
+    if rows and not table.get("truncated"):
+        return ""
+    return trouble(table) or f"a mount table of {len(rows)} rows, and not the whole"
+
+
+def _undeclared(layout: Layout, table: Facts) -> list[str]:
+    """The rows that are neither the layout's nor the system's own."""
     declared = {m.where for m in layout.mounts}
     etc_writable = any(m.where == PurePosixPath("/etc") and m.promise is not Promise.BIND_RO for m in layout.mounts)
     rules = SYSTEM_ROWS if layout.profile.init == "systemd" else _OTHER_INIT_ROWS
     count: dict[str, int] = {}
     strange = []
-    for row in rows:
+    for row in parse_mountinfo(text(table)):
         if row.where in declared:
             continue
         path = str(row.where)
@@ -235,8 +256,7 @@ def judge_undeclared(layout: Layout, facts: Sequence[Facts]) -> Verdict:
         wide_open = path.startswith(_SHUT) and "ro" not in row.flags
         if rule is None or row.type not in rule[1] or count[path] > rule[2] or transient or wide_open:
             strange.append(f"{path} ({row})")
-    seen = f"{len(rows)} mounts, {len(rows) - sum(count.values())} of the layout, {sum(count.values())} of the system"
-    return decide(not strange, expected, "; ".join(strange) or seen)
+    return strange
 
 
 # --- PID 1's own judgement ------------------------------------------------------------------------

@@ -457,4 +457,4 @@ class Guest:
 
     def ask(self, check: Check) -> Verdict:
         """The judgement of one check."""
-        return check.judge([self(op) for op in check.ops])
+        return check.judge([self(op) for op in (*check.recalls, *check.ops)])

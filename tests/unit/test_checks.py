@@ -55,7 +55,7 @@ def test_no_answer_is_a_broken_promise(name: str, scenario: Scenario) -> None:
     troubles = {"timeout": True}, {"stuck": True}, {"signal": 11}, {"error": "bad line"}
     for check in booted(name, scenario)[0].checks:
         for facts in ({}, *troubles, {"errno": "ENOENT"}, {"errno": "EIO"}):
-            verdict = check.judge([facts for _ in check.ops])
+            verdict = check.judge([facts for _ in (*check.recalls, *check.ops)])
             assert not verdict.ok, (check.name, facts)
             assert verdict.seen, (check.name, facts)
 
@@ -68,7 +68,7 @@ def test_one_lost_answer_breaks_it(name: str, scenario: Scenario) -> None:
         assert alone(check, facts), check.name
         for row, true in enumerate(facts):
             for instead in (None, {**true, "timeout": True}, {**true, "exit_signal": 9}, {"signal": 6}):
-                assert not alone(check, [*facts[:row], instead, *facts[row + 1 :]]), (check.name, check.ops[row])
+                assert not alone(check, [*facts[:row], instead, *facts[row + 1 :]]), (check.name, row)
 
 
 @pytest.mark.parametrize(("name", "scenario"), EVERY)
@@ -94,7 +94,7 @@ def test_what_only_looks_is_asked_once_and_the_rest_each_time() -> None:
     assert [op.name for op in plan.ops].count("brim") == 1 < sum(op.name == "brim" for c in plan.checks for op in c.ops)
     assert plan.ops[-1] == LAST
     for check, numbers in zip(plan.checks, plan.numbers, strict=True):
-        assert tuple(plan.ops[n - 1] for n in numbers) == check.ops
+        assert tuple(plan.ops[n - 1] for n in numbers) == (*check.recalls, *check.ops)
 
 
 def test_the_first_answer_to_an_operation_is_the_one_remembered() -> None:
@@ -110,7 +110,15 @@ def test_the_first_answer_to_an_operation_is_the_one_remembered() -> None:
 def test_the_table_is_read_before_and_after_everything() -> None:
     plan = booted("rich", COLD)[0]
     reads = [n for n, op in enumerate(plan.ops, 1) if op == wire.read("/proc/1/mountinfo")]
-    assert plan.numbers[-1] == (reads[-1],) and len(reads) > 2
+    assert plan.numbers[-1][0::2] == (reads[0], reads[-1]) and len(reads) > 2
+    table, places = plan.checks[-1].ops
+    looks = [n for n, op in enumerate(plan.ops, 1) if op == places]
+    assert plan.numbers[-1] == (reads[0], looks[0], reads[-1], looks[1]) and plan.checks[-1].recalls == (table, places)
+
+
+def test_what_is_recalled_is_asked_when_nobody_else_asks_it() -> None:
+    check = booted("rich", COLD)[0].checks[-1]
+    assert make_plan([check], LAST).numbers == ((1, 2, 3, 4),)
 
 
 def test_an_answer_that_never_came_is_told() -> None:

@@ -107,6 +107,18 @@ def test_rename_over_and_the_parents_take_effect_in_one_mount(attack: Attack) ->
     assert found["rename-parents"]["detail"] == "/run/w: renamed, /run: EBUSY"
 
 
+FLAGS = "nosuid,nodev,noexec,nosymfollow"
+
+
+@needs_namespace
+@pytest.mark.parametrize("access", ["ro", "rw"])
+@pytest.mark.parametrize("times", ["noatime", "nodiratime", "relatime", "strictatime"])
+def test_a_mount_has_its_own_flags_again(attack: Attack, access: str, times: str) -> None:
+    """findmnt, which the fixture asks before and after, shows each of them."""
+    found = by_name(attack(f"{FILL} mount --bind w w; mount -o remount,bind,{access},{times},{FLAGS} w", "/run/w/d"))
+    assert found["remount"]["effect"] and found["remount"]["restored"]
+
+
 @needs_namespace
 @pytest.mark.parametrize("path", ["/run/w/d/f", "/run/w/g"])
 def test_every_attack_takes_effect_on_a_writable_file(attack: Attack, path: str) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from guest import Answer, Guest, Rule, content, mounted, ran, rejected, replaced
 from layouts import OTHER, RICH, busybox_tree, entries_of, layout_of
@@ -146,6 +148,7 @@ def test_the_mounted_root_differs(key: str, value: int) -> None:
         "90 1 0:90 / /run rw - tmpfs tmpfs rw\n",
         "90 1 0:90 / /proc/sys/fs/binfmt_misc rw - binfmt_misc x rw\n",
         "90 1 0:90 / /run/credentials/../x.service rw - ramfs none rw\n",
+        "90 1 0:90 / /run/credentials/x.service rw,nosuid - tmpfs none rw\n",
         "90 1 0:90 / /run/rofs/state rw - ext4 /dev/vdb rw\n",
         "90 1 0:90 / /etc/machine-id ro - tmpfs tmpfs rw\n",
         "90 1 0:90 / /sys/fs/cgroup/x rw - cgroup2 cgroup2 rw\n",
@@ -157,6 +160,12 @@ def test_a_mount_nobody_declared(row: str) -> None:
     guest.table += row
     found = verdict("nothing undeclared", guest)
     assert not found.ok and "(" in found.seen
+
+
+def test_what_pid_1_keeps_for_a_service_is_read_only() -> None:
+    guest = Guest(LAYOUT, ENTRIES)
+    guest.table += "90 1 0:90 / /run/credentials/x.service ro,nosuid - tmpfs none rw\n"
+    assert verdict("nothing undeclared", guest).ok
 
 
 def test_a_transient_machine_id_is_the_systems_where_etc_is_read_only() -> None:
@@ -331,3 +340,83 @@ def test_what_the_system_mounts_by_itself_depends_on_its_init(row: str, mine: st
         assert verdict("nothing undeclared", guest, layout).ok
         guest.table += row
         assert verdict("nothing undeclared", guest, layout).ok == (init == mine)
+
+
+# --- what changes while it is looked at ---------------------------------------------------------------
+
+LATE = "nothing undeclared: mount table after all checks"
+Happens = Callable[[Guest], object]
+
+
+def later(happens: Happens, guest: Guest | None = None) -> dict[str, str]:
+    """The checks of a boot in which that happens as soon as /tmp is written."""
+    guest = guest or Guest(LAYOUT, ENTRIES)
+
+    def written(true: Answer) -> Answer:
+        happens(guest)
+        return true
+
+    guest.rules["write /tmp"] = written
+    return rejected(guest)
+
+
+def gone(guest: Guest) -> None:
+    guest.table = guest.table.replace(line("/tmp"), "")
+
+
+def shadowed(guest: Guest) -> None:
+    """By a mount on a directory above that hides itself, so only who opens the path sees it."""
+    guest.rules["lstat /srv/www"] = lambda true: {**true, "dev_minor": 77}
+
+
+@pytest.mark.parametrize(
+    ("happens", "seen"),
+    [
+        (lambda guest: mounted(guest, "/tmp", "rw,nosuid,nodev", "rw"), "/tmp: flags are rw, not nodev,nosuid,rw"),
+        (lambda guest: mounted(guest, "/tmp", ",size=32768k", ""), "/tmp: size is not set, not 32768k"),
+        (lambda guest: mounted(guest, "/etc/ssh", "ro,relatime", "rw,relatime"), "/etc/ssh: flags are rw, not ro"),
+        (lambda guest: mounted(guest, "/", "ro,relatime", "rw,relatime"), "/: flags are rw, not ro"),
+        (gone, "/tmp: nothing is mounted on /tmp"),
+        (shadowed, "/srv/www: what is seen there is on device"),
+        (lambda guest: guest.rules.update({"lstat /srv/www": lambda true: {**true, "mode": 0o777}}), "mode is 0777"),
+    ],
+)  # fmt: skip
+def test_a_declared_mount_that_changes_during_the_checks(happens: Happens, seen: str) -> None:
+    found = later(happens)
+    assert list(found) == [LATE] and seen in found[LATE]
+
+
+ROW = "90 1 0:90 / /usr/local rw - tmpfs tmpfs rw\n"
+
+
+def add_row(guest: Guest) -> None:
+    guest.table += ROW
+
+
+def test_the_late_look_tells_what_the_first_could_not() -> None:
+    assert list(later(add_row)) == [LATE]
+    both = Guest(LAYOUT, ENTRIES)
+    add_row(both)
+    assert list(later(lambda guest: None, both)) == ["nothing undeclared: mount table"], "it was there from the start"
+    again = Guest(LAYOUT, ENTRIES)
+    add_row(again)
+    found = later(add_row, again)
+    assert list(found) == ["nothing undeclared: mount table", LATE] and found[LATE].count("/usr/local (") == 1
+
+
+def test_a_mount_that_was_wrong_and_is_wrong_in_another_way() -> None:
+    wrong = mounted(Guest(LAYOUT, ENTRIES), "/tmp", "rw,nosuid,nodev", "rw,nosuid")
+    found = later(lambda guest: mounted(guest, "/tmp", "rw,nosuid", "rw"), wrong)
+    assert {"mount: /tmp (tmpfs)", LATE} == set(found) and "flags are rw, not" in found[LATE]
+
+
+def test_what_ends_wrong_has_become_wrong() -> None:
+    """A mount that is mended during the checks is no news of theirs."""
+    wrong = mounted(Guest(LAYOUT, ENTRIES), "/tmp", "rw,nosuid,nodev", "rw,nosuid")
+    found = later(lambda guest: mounted(guest, "/tmp", "rw,nosuid", "rw,nosuid,nodev"), wrong)
+    assert list(found) == ["mount: /tmp (tmpfs)"]
+
+
+def test_half_a_table_at_the_end_proves_nothing() -> None:
+    cut = {"read /proc/1/mountinfo": lambda true: {**true, "truncated": True}}
+    assert LATE in later(lambda guest: guest.rules.update(cut))

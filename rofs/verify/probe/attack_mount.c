@@ -30,7 +30,7 @@ static bool restore_mount(const struct mount_row *row)
     if (remount(row, MS_BIND | (row->read_only ? MS_RDONLY : 0)) < 0)
         return false;
     return find_mount(row->id, &now) && now.read_only == row->read_only &&
-           now.super_read_only == row->super_read_only;
+           now.super_read_only == row->super_read_only && now.flags == row->flags;
 }
 
 /* after the remount, whose errno is in `o` */

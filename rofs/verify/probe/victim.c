@@ -80,6 +80,7 @@ static unsigned long flags_of(const char *options)
     } rows[] = {
         {"nosuid", MS_NOSUID},   {"nodev", MS_NODEV},           {"noexec", MS_NOEXEC},
         {"noatime", MS_NOATIME}, {"nodiratime", MS_NODIRATIME}, {"relatime", MS_RELATIME},
+        {"nosymfollow", MS_NOSYMFOLLOW},
     };
     unsigned long flags = 0;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
