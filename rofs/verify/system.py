@@ -18,6 +18,8 @@ SETTLE_TIMEOUT_S = 90
 """How long an init that cannot say when a boot is over is given to come to rest."""
 COMMAND_TIMEOUT_S = 120
 TIMERS_LIMIT_S = 60
+_SHELLS = frozenset({"sh", "ash", "bash", "busybox", "dash", "ksh", "mksh", "toybox", "zsh"})
+"""None of them is an init by its own name."""
 
 
 def system_checks(layout: Layout, scenario: Scenario) -> Iterator[Check]:
@@ -81,7 +83,8 @@ def _judge_running(facts: Sequence[Facts]) -> Verdict:
 def _judge_settled(names: frozenset[str], facts: Sequence[Facts]) -> Verdict:
     """A device may well have a service that never rests, so that alone is no fault; an init that is none is.
 
-    One program may be the init and the shell: what it was called by says which. sysvinit adds its run level to that.
+    One program may be the init and the shell: what it was called by says which. sysvinit adds its run level to that,
+    and an init such as runit hands over to a program of another name.
     """
     answer, expected = facts[0], "PID 1 is the image's init, and the boot comes to rest"
     init, called = answer.get("pid1"), answer.get("pid1_args")
@@ -92,7 +95,9 @@ def _judge_settled(names: frozenset[str], facts: Sequence[Facts]) -> Verdict:
         for arg in (called if isinstance(called, list) else [])
         for word in wire.unquote(arg).decode("utf-8", "replace").split()
     ]
-    if not names & {PurePosixPath(word).name for word in words}:
+    program = PurePosixPath(init).name
+    handed_over = program not in _SHELLS and [program] == [PurePosixPath(word).name for word in words[:1]]
+    if not handed_over and not names & {PurePosixPath(word).name for word in words}:
         return broken(expected, f"PID 1 is {init}, called as {' '.join(words) or 'nothing'}")
     rest = f"at rest {answer.get('uptime_ms', 0) / 1000:.1f} s after the kernel's start"
     busy = f"still busy after {SETTLE_TIMEOUT_S} s: {', '.join(answer.get('busy') or ()) or 'new processes'}"

@@ -140,7 +140,7 @@ def test_a_command_that_failed(answer: Answer) -> None:
 OTHER = tuple(system_checks(layout_of("init: other\nverify: {commands: ['true', 'false']}\n"), COLD))
 AT_REST: Answer = {
     "errno": None, "settled": True, "waited_ms": 2100, "processes": 31, "pid1": "/usr/bin/busybox",
-    "pid1_args": "init", "uptime_ms": 6540,
+    "pid1_args": ["init"], "uptime_ms": 6540,
 }  # fmt: skip
 
 
@@ -181,6 +181,38 @@ def test_a_boot_whose_pid_1_is_not_the_images(pid1: str | None, seen: str, settl
     """The probe starts the init in its own place: what is still the probe never became one."""
     found = rest(pid1=pid1, settled=settled)
     assert not found.ok and seen in found.seen
+
+
+@pytest.mark.parametrize(
+    ("pid1", "args", "ok"),
+    [
+        ("/usr/bin/busybox", ["init"], True),
+        ("/usr/bin/busybox", ["/sbin/init"], True),
+        ("/usr/bin/busybox", ["busybox", "init"], True),
+        ("/usr/sbin/init", ["init%20[2]"], True),
+        ("/usr/bin/busybox", ["/bin/sh", "/sbin/init"], True),
+        ("/usr/sbin/runit", ["runit"], True),
+        ("/usr/bin/s6-svscan", ["s6-svscan", "-X3", "/run/service"], True),
+        ("/usr/bin/busybox", ["/bin/sh"], False),
+        ("/usr/bin/busybox", ["sh", "-i"], False),
+        ("/usr/bin/busybox", ["busybox", "sh"], False),
+        ("/usr/bin/bash", ["/bin/bash"], False),
+        ("/usr/bin/busybox", ["/sbin/initial"], False),
+        ("/usr/bin/busybox", [], False),
+        ("/usr/bin/busybox", None, False),
+    ],
+)
+def test_one_program_may_be_the_init_and_the_shell(pid1: str, args: list[str] | None, ok: bool) -> None:
+    found = rest(pid1=pid1, pid1_args=args)
+    assert found.ok is ok and found.seen.startswith(f"PID 1 is {pid1}, ")
+    assert ok or "called as" in found.seen
+
+
+def test_the_profile_may_name_another_init() -> None:
+    layout = layout_of('init: other\nkernel: {cmdline: "init=/bin/start quiet"}\n')
+    check = next(iter(system_checks(layout, COLD)))
+    for args, ok in ((["/bin/start"], True), (["/bin/sh", "/bin/start"], True), (["init"], False)):
+        assert check.judge([{**AT_REST, "pid1_args": args}]).ok is ok, args
 
 
 @pytest.mark.parametrize("answer", [None, {}, {"timeout": True}, {"errno": "EIO"}, {**AT_REST, "stuck": True}])
