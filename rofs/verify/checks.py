@@ -10,6 +10,7 @@ from rofs.entry import Entry
 from rofs.layout import Layout, as_volatile
 from rofs.machine.arch import Arch
 from rofs.verify import probe_wire as wire
+from rofs.verify.begins import content_of_image_checks
 from rofs.verify.check import Check, Facts, Outcome, Verdict, broken, trouble
 from rofs.verify.cmdline import cmdline_checks
 from rofs.verify.content import content_checks
@@ -59,6 +60,7 @@ def boot_checks(
         *state_checks(layout, scenario),
         *network_checks(layout.profile),
         *rights_checks(live),
+        *content_of_image_checks(live, entries, scenario),
         *volatile_checks(live, scenario),
         *(memory_checks(live) if scenario.number == 1 else ()),
         *(immutable_checks(layout) if scenario.attacked else ()),

@@ -82,11 +82,11 @@ def attack(path: Text, *, only: str = "") -> Op:
 
 
 def compare(path: Text, reference: Text, *, upper: bool = False) -> Op:
-    """`errno`, `compared`, `equal`, `files` (how many), `truncated`, `entries`: [{path, how, what?}].
+    """`errno`, `compared`, `equal`, `files` (how many), `truncated`, `entries`: [{path, how, what?, mtime?}].
 
-    `path` is quoted and relative, `what` a list of what differs. `how` is "differs" or "missing" where `path`
-    is no whole copy of `reference`; of an upper directory, "differs", "same", "deleted" or "opaque" where it
-    hides something of `reference`.
+    `path` is quoted and relative, `what` a list of what differs, `mtime` in seconds, of the side of `path`. `how` is
+    "differs" or "missing" where `path` is no whole copy of `reference`; of an upper directory, "differs", "same",
+    "deleted" or "opaque" where it hides something of `reference`.
     """
     return _op("compare", path, reference, "upper") if upper else _op("compare", path, reference)
 

@@ -114,7 +114,7 @@ _STAT = ("mode", "uid", "gid", "size", "nlink", "mtime", "mtime_ns", "ino")
 _DEVICES = ("dev_major", "dev_minor", "rdev_major", "rdev_minor")
 _WRITES = ("create", "write", "read_back", "rename", "unlink")
 _SIZES = ("f_type", "bsize", "frsize", "blocks", "bfree", "bavail", "files", "ffree")
-_ENTRY = Shape({"path": _quoted, "how": _words, "what": _all(_words, 100)}, ("path", "how"))
+_ENTRY = Shape({"path": _quoted, "how": _words, "what": _all(_words, 100), "mtime": _number}, ("path", "how"))
 _ATTACK = Shape(
     {"name": _words, "errno": _errno, "effect": _truth, "restored": _truth, "detail": _words, "skipped": _words},
     ("name", "errno", "effect"),

@@ -18,16 +18,14 @@ from rofs.layout import (
     Prepare,
     Promise,
     image_path,
-    is_within,
     persistent_stores,
 )
 from rofs.profile import Persistent
 from rofs.verify import probe_wire as wire
 from rofs.verify.check import Check, Facts, Verdict, broken, data, decide, kept, names, text, trouble
+from rofs.verify.copies import MOST_SHOWN, SINCE, find_flaw, judge_copy, path_of, words_of
 from rofs.verify.scenario import Scenario
 from rofs.verify.volatile import CANARY, canary_text, survives
-
-_MOST_SHOWN = 20
 
 
 def state_checks(layout: Layout, scenario: Scenario) -> Iterator[Check]:
@@ -149,14 +147,15 @@ def _seed_checks(layout: Layout, mount: Mount, prepare: Prepare, scenario: Scena
     if prepare.seed is None:
         return
     inner = tuple(m.where.relative_to(mount.where) for m in layout.mounts if mount.where in m.where.parents)
-    ops = (wire.compare(str(prepare.path), str(prepare.seed)),)
+    compared = wire.compare(str(prepare.path), str(prepare.seed))
     if _is_fresh(scenario):
         yield Check(
-            promise="seed", subject=str(mount.where), at=mount.at, ops=ops, judge=partial(_judge_seed, inner),
+            promise="seed", subject=str(mount.where), at=mount.at, ops=(compared, *SINCE),
+            judge=partial(judge_copy, inner),
         )  # fmt: skip
     elif scenario.state == "kept":
         yield Check(
-            promise="hidden by state", subject=str(mount.where), at=mount.at, ops=ops,
+            promise="hidden by state", subject=str(mount.where), at=mount.at, ops=(compared,),
             judge=partial(_judge_hidden, mount.where),
         )  # fmt: skip
 
@@ -167,40 +166,11 @@ def _judge_once(where: str, accepted: tuple[str, ...], facts: Sequence[Facts]) -
     return decide(len(said) == 1 and said[0] in accepted, " or ".join(accepted), seen)
 
 
-def _judge_seed(inner: tuple[PurePosixPath, ...], facts: Sequence[Facts]) -> Verdict:
-    """A service that ran before us may have written: what has another mtime is its own, and is not compared."""
-    answer, expected = facts[0], "a whole and faithful copy of the image's content"
-    if answer.get("errno", "") is not None:
-        return broken(expected, trouble(answer) or f"cannot be compared: {answer.get('errno')}")
-    own = [e for e in answer["entries"] if not any(is_within(_path(e), p) for p in inner)]
-    touched = [e for e in own if "mtime" in e.get("what", ())]
-    wrong = [e for e in own if e not in touched]
-    compared = answer["files"] - len(touched)
-    seen = f"{answer['compared']} of the image's paths, {answer['equal']} equal"
-    seen += f", {len(touched)} written since" if touched else ""
-    if wrong or answer["truncated"]:
-        return broken(expected, f"{_words(wrong)}; {seen}")
-    if answer["files"] and compared <= 0:
-        return broken(expected, f"nothing is left to compare: {seen}")
-    return kept(expected, seen)
-
-
 def _judge_hidden(where: PurePosixPath, facts: Sequence[Facts]) -> Verdict:
     """No promise is broken by it: a setting that was changed on the device is why there is state."""
     answer, expected = facts[0], "a list of what the image's content is hidden by"
-    if answer.get("errno", "") is not None:
-        return broken(expected, trouble(answer) or f"cannot be compared: {answer.get('errno')}")
-    found = [e for e in answer["entries"] if where / _path(e) != MACHINE_ID and e.get("what") != ["mount"]]
-    more = ", and more" if answer["truncated"] or len(found) > _MOST_SHOWN else ""
-    return kept(expected, f"{_words(found)}{more}" if found else "nothing of the image is hidden")
-
-
-def _path(entry: Facts) -> PurePosixPath:
-    return PurePosixPath(wire.unquote(entry["path"]).decode("utf-8", "surrogateescape"))
-
-
-def _words(entries: Sequence[Facts]) -> str:
-    rows = sorted(entries, key=lambda e: str(e["path"]))[:_MOST_SHOWN]
-    return ", ".join(
-        f"{e['path']} {e['how']}" + (f" in {' and '.join(e['what'])}" if e.get("what") else "") for e in rows
-    )
+    if flaw := find_flaw(answer):
+        return broken(expected, flaw)
+    found = [e for e in answer["entries"] if where / path_of(e) != MACHINE_ID and e.get("what") != ["mount"]]
+    more = ", and more" if answer["truncated"] or len(found) > MOST_SHOWN else ""
+    return kept(expected, f"{words_of(found)}{more}" if found else "nothing of the image is hidden")

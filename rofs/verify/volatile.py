@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
-from rofs.layout import PERSISTENT, WRITABLE, Layout, Mount, Promise, image_path
+from rofs.layout import PERSISTENT, WRITABLE, Layout, Mount, Promise
 from rofs.verify import probe_wire as wire
 from rofs.verify.check import Check, Facts, Verdict, broken, decide, names, trouble
 from rofs.verify.scenario import Scenario
@@ -28,10 +28,6 @@ def volatile_checks(layout: Layout, scenario: Scenario) -> Iterator[Check]:
             promise="writable", subject=where, at=mount.at, ops=(wire.write(where), wire.statvfs(where)),
             judge=_judge_writable, phase="loud",
         )  # fmt: skip
-        if mount.promise in (Promise.OVERLAY_TMPFS, Promise.BIND_TMPFS) or (
-            mount.promise is Promise.OVERLAY_STATE and scenario.state != "kept"
-        ):
-            yield from _content_checks(layout, mount)
         if scenario.leaves_canaries:
             yield Check(
                 promise="canary", subject=where, at=mount.at, phase="after",
@@ -91,27 +87,3 @@ def _judge_writable(facts: Sequence[Facts]) -> Verdict:
     seen += ", writable but full" if full and done else ""
     ok = answer.get("writable") is True or (full and done)
     return decide(ok, "create, write, read, rename, unlink", trouble(answer) or seen)
-
-
-def _content_checks(layout: Layout, mount: Mount) -> Iterator[Check]:
-    """An overlay shows the image's content; so does a bind that is seeded from it at each boot."""
-    seeded = mount.promise in (Promise.OVERLAY_TMPFS, Promise.OVERLAY_STATE) or any(
-        p.seed == PurePosixPath(image_path(mount.where)) for p in layout.prepares
-    )
-    if seeded:
-        yield Check(
-            promise="image content", subject=str(mount.where), at=mount.at,
-            ops=(wire.list_dir(image_path(mount.where)), wire.list_dir(str(mount.where))),
-            judge=_judge_content,
-        )  # fmt: skip
-
-
-def _judge_content(facts: Sequence[Facts]) -> Verdict:
-    expected = "every name of the image's directory"
-    image, live = names(facts[0]), names(facts[1])
-    if image is None or live is None:
-        return broken(expected, trouble(facts[0]) or trouble(facts[1]) or "cannot be listed")
-    missing = sorted(set(image) - set(live))
-    if missing:
-        return broken(expected, f"missing: {', '.join(missing[:8])}")
-    return decide(True, expected, f"all {len(image)} names of the image" if image else "the image's directory is empty")

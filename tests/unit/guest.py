@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from string import ascii_lowercase
 from typing import Any
+from zlib import crc32
 
 from layouts import TEXTS, P
 
@@ -18,11 +19,13 @@ from rofs.generate.escape import fstab_field, unit_name
 from rofs.generate.identity import HOST_KEY
 from rofs.generate.mounts import render_unit
 from rofs.layout import (
+    BACKING,
     DATA,
     EVENTS,
     IMAGE,
     MACHINE_ID,
     PERSISTENT,
+    RUN,
     SAFE_OVERLAY,
     STATE,
     UNIT_DIR,
@@ -51,6 +54,8 @@ Answer = dict[str, Any]
 Rule = Answer | Callable[[Answer], Answer]
 COLD = Scenario(number=1, state="none", ends="clean", attacked=True)
 AGAIN = Scenario(number=2, state="none", ends="cut", last=True)
+BOOTED = 1_795_000_000
+"""When its boot began, by its own clock."""
 KEPT_ID = str(DATA / "identity/machine-id")
 SEED = str(DATA / "identity/random-seed")
 SYSTEM = """\
@@ -149,7 +154,7 @@ class Guest:
         self.live = as_volatile(layout) if scenario.state == "lost" else layout
         self.entries = {str(e.path): e for e in entries}
         self.rules: dict[str, Rule] = {}
-        self.visitor = ""
+        self.visitor, self.booted = "", BOOTED
         self.files = dict(self.left() if disk is None else disk)
         self.settle()
         self.table = SYSTEM if self.systemd else OTHER_SYSTEM
@@ -245,6 +250,7 @@ class Guest:
             "/proc/sys/kernel/hostname": self.layout.profile.hostname + "\n",
             str(EVENTS): "".join(f"{line}\n" for line in self.events()),
             f"{HOST_KEY}.pub": f"{self.public_key} root@{self.layout.profile.hostname}\n",
+            "/proc/stat": f"cpu  1 2 3\nctxt 4\nbtime {self.booted}\nprocesses 5\n",
             "/proc/cmdline": expected_cmdline(self.layout, ARCHES["amd64"], self.scenario) + "\n",
         }
         if path in fixed:
@@ -301,13 +307,18 @@ class Guest:
             }
         if path.startswith(str(GENERATOR_DIR)):
             return {"errno": None, "type": "file" if P(path).parent == GENERATOR_DIR else "link"}
+        if path == str(RUN):
+            return {"errno": None, "type": "dir", "mode": 0o700, "uid": 0, "gid": 0, "mtime": self.booted + 2}
         if path in (str(HOST_KEY), SEED):
             return {"errno": None, "type": "file", "mode": 0o600, "uid": 0, "gid": 0, "size": 512}
         mount, entry = self.live.mount_at(P(path)), self.entry(path)
         if entry is not None and (mount is None or mount.role is Role.ISLAND):
             kind = {"file": "file", "dir": "dir", "symlink": "link"}[entry.kind]
             facts = {"type": kind, "mode": entry.mode, "uid": entry.uid, "gid": entry.gid, "size": len(entry.content)}
+            facts["ino"] = crc32(bytes(entry.path))
             return {"errno": None, **facts, **({"target": quote(entry.target)} if entry.kind == "symlink" else {})}
+        if mount is None and (is_within(P(path), BACKING) or is_within(P(path), DATA)):
+            return {"errno": "ENOENT"}  # an upper directory has nothing that was generated
         assert mount is not None, path
         kind = "file" if mount.role is Role.IDENTITY else "dir"
         mode = 0o755 if mount.mode is None else mount.mode
@@ -342,7 +353,16 @@ class Guest:
         if upper:
             written = where in MACHINE_ID.parents and self.layout.mount_at(MACHINE_ID) is None
             entries = (
-                [{"path": "machine-id", "how": "differs", "what": ["size", "content", "mtime"]}] if written else []
+                [
+                    {
+                        "path": "machine-id",
+                        "how": "differs",
+                        "what": ["size", "content", "mtime"],
+                        "mtime": self.booted + 3,
+                    }
+                ]
+                if written
+                else []
             )
         else:
             inner = [m.where for m in self.live.mounts if P(path) in m.where.parents]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from guest import Answer, Guest, Rule, content, mounted, rejected, replaced
+from guest import BOOTED, Answer, Guest, Rule, content, mounted, rejected, replaced
 from state_layouts import boot_of, made
 
 from rofs.layout import EVENTS, RESET_FLAG, STATE
@@ -36,8 +36,8 @@ def compared(*entries: Answer, **facts: Any) -> Answer:
     return {"errno": None, "entries": list(entries), **counts, **facts}
 
 
-def differs(path: str, *what: str, how: str = "differs") -> Answer:
-    return {"path": path, "how": how, **({"what": list(what)} if what else {})}
+def differs(path: str, *what: str, how: str = "differs", mtime: int = BOOTED + 60) -> Answer:
+    return {"path": path, "how": how, "mtime": mtime, **({"what": list(what)} if what else {})}
 
 
 def checks_of(state: str, number: int | None = None, name: str = "state") -> set[str]:
@@ -213,6 +213,9 @@ def test_a_safe_option_may_be_shown() -> None:
         (compared(differs("x", "unreadable")), "x differs in unreadable"),
         (compared(differs("log", "content", "mtime"), differs("x", "content")), "1 written since"),
         (compared(truncated=True), "9 of the image's paths"),
+        (compared(differs("log", "content", "mtime", mtime=BOOTED - 11)), "log differs in content and mtime; 9 of"),
+        (compared(differs("log", "mtime", mtime=0), differs("x", "content", "mtime")), "log differs in mtime; 9 of"),
+        (compared({"path": "log", "how": "differs", "what": ["mtime"]}), "log differs in mtime"),
         (compared(errno="ENOENT"), "cannot be compared: ENOENT"),
         (compared(errno="EIO"), "cannot be compared: EIO"),
         (compared(differs("a", "content", "mtime"), differs("b", "mtime"), files=2), "nothing is left to compare"),
@@ -229,8 +232,41 @@ def test_what_a_service_wrote_since_is_its_own() -> None:
     answer = compared(*entries)
     assert rejected(lying("new", APP, answer)) == {}
     (check,) = [c for c in state_checks(made("state")[0], boot_of("state", "new")) if c.name == "seed: /var/lib/app"]
-    verdict = check.judge([answer])
+    verdict = lying("new", APP, answer).ask(check)
     assert verdict.ok and verdict.seen == "9 of the image's paths, 7 equal, 2 written since"
+
+
+STAT, RUN = "read /proc/stat", "lstat /run/rofs"
+
+
+@pytest.mark.parametrize(
+    ("started", "made", "written", "ok"),
+    [
+        (BOOTED, BOOTED, BOOTED - 10, True),
+        (BOOTED, BOOTED, BOOTED - 11, False),
+        (300, 302, 310, True),  # no clock at all, so 1970
+        (BOOTED, 302, 310, True),  # the initrd had none, and then PID 1 set it
+        (BOOTED, 302, BOOTED, True),
+        (302, BOOTED, 310, True),  # set back
+        (BOOTED, 302, 100, False),
+        (1_600_000_000, 1_600_000_000, 1_650_000_000, True),  # before the image was built
+    ],
+)
+def test_when_it_was_written_is_said_by_the_guests_own_clock(started: int, made: int, written: int, ok: bool) -> None:
+    other = lying("new", APP, compared(differs("log", "content", "mtime", mtime=written)))
+    other.rules[STAT] = replaced(str(BOOTED), str(started))
+    other.rules[RUN] = lambda true: {**true, "mtime": made}
+    assert set(rejected(other)) & {"seed: /var/lib/app"} == (set() if ok else {"seed: /var/lib/app"})
+
+
+@pytest.mark.parametrize(
+    ("op", "answer"),
+    [(STAT, content("cpu 1\n")), (STAT, {"errno": "EIO"}), (STAT, content("btime x\n")), (RUN, {"errno": "ENOENT"})],
+)
+def test_a_boot_of_which_nobody_knows_when_it_began(op: str, answer: Answer) -> None:
+    found = rejected(lying("new", op, answer))
+    assert found["seed: /var/lib/app"] == "nobody knows when the boot began"
+    assert found["image content: /etc"].endswith("nobody knows when the boot began")
 
 
 def test_an_empty_directory_is_a_whole_seed() -> None:

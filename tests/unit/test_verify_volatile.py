@@ -34,8 +34,6 @@ def test_which_paths() -> None:
         assert {f"writable: {path}", f"canary: {path}"} <= set(first)
     assert "writable: /srv/data" in first
     assert not [n for n in first if n.endswith(("/srv/shown", "/srv/doc", "/usr"))]
-    shown = {n for n in first if n.startswith("image content")}
-    assert shown == {"image content: /etc", "image content: /var", "image content: /srv/www"}
     second = list(volatile_checks(LAYOUT, AGAIN))
     gone = {c.subject: c.phase for c in second if c.promise == "volatile"}
     assert set(gone) == {c.subject for c in second if c.promise == "writable"} and set(gone.values()) == {"quiet"}
@@ -106,9 +104,3 @@ def test_a_canary_where_nothing_more_fits_is_empty(space: dict[str, Any], ok: bo
     assert verdict("canary: /tmp", guest).ok is ok
     guest.rules["list /tmp"] = lambda true: {**true, "names": ["a"]}
     assert not verdict("canary: /tmp", guest).ok
-
-
-def test_content_of_the_image_that_is_not_shown() -> None:
-    found = verdict("image content: /var", lying("list /var", names=["a"]))
-    assert not found.ok and "missing: b%20c" in found.seen
-    assert not verdict("image content: /var", lying("list /run/rofs/image/var", names=[], errno="ENOENT")).ok

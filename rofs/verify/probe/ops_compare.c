@@ -56,7 +56,8 @@ static char xattr_names[2][BLOCK];
 
 static int walk(struct comparison *c, const int dir[2]);
 
-static void report(struct comparison *c, const char *how, unsigned what)
+/* `st` is of PATH's side, where it has one that can be told */
+static void report(struct comparison *c, const char *how, unsigned what, const struct stat *st)
 {
     if (c->reported++ >= ENTRY_LIMIT)
         return;
@@ -72,6 +73,8 @@ static void report(struct comparison *c, const char *how, unsigned what)
                 json_string(c->j, difference_names[i]);
         json_close(c->j, ']');
     }
+    if (st)
+        json_put_number(c->j, "mtime", st->st_mtim.tv_sec);
     json_close(c->j, '}');
 }
 
@@ -238,15 +241,16 @@ static bool is_opaque(const struct entry *e)
 static void judge(struct comparison *c, const struct entry *e, bool readable)
 {
     unsigned what = readable ? compare_entry(c, e) : BIT(UNREADABLE);
+    const struct stat *st = readable ? &e->st[PATH] : NULL;
     c->compared++;
     c->equal += !what;
     c->files += readable && S_ISREG(e->st[PATH].st_mode) && S_ISREG(e->st[REFERENCE].st_mode);
     if (c->upper && readable && is_opaque(e))
-        report(c, "opaque", what);
+        report(c, "opaque", what, st);
     else if (what)
-        report(c, "differs", what);
+        report(c, "differs", what, st);
     else if (c->upper && !S_ISDIR(e->st[PATH].st_mode))
-        report(c, "same", 0);
+        report(c, "same", 0, st);
 }
 
 static void look_at(struct comparison *c, struct entry *e)
@@ -255,9 +259,9 @@ static void look_at(struct comparison *c, struct entry *e)
     for (int side = PATH; side <= REFERENCE; side++)
         err[side] = fstatat(e->dir[side], e->name, &e->st[side], AT_SYMLINK_NOFOLLOW) < 0 ? errno : 0;
     if (!c->upper && err[PATH] == ENOENT)
-        report(c, "missing", 0);
+        report(c, "missing", 0, NULL);
     else if (c->upper && !err[PATH] && is_whiteout(&e->st[PATH]))
-        report(c, "deleted", 0);
+        report(c, "deleted", 0, &e->st[PATH]);
     else if (err[PATH] != ENOENT)
         judge(c, e, !err[PATH] && !err[REFERENCE]);
 }
