@@ -87,8 +87,11 @@ OVERLAYS: Mapping[str, Mutation] = {
     ),
     "an overlay that is not empty at the start": Mutation(
         profile="appliance",
-        init=initrd_mounts("echo 0.0 >/sysroot/etc/debian_version"),
+        init=initrd_mounts(
+            "echo 0.0 >/sysroot/etc/debian_version", 'touch -d "2020-01-01 00:00" /sysroot/etc/debian_version'
+        ),
         names=["image content: /etc"],
+        seen=["not empty at the start: debian_version"],
     ),
     "state's upper in memory": Mutation(
         profile="busybox",
@@ -199,8 +202,11 @@ SEEDS: Mapping[str, Mutation] = {
     "a seed in memory of an older image": Mutation(
         profile="appliance",
         put=[put_file("/srv/www/table", "of the image\n")],
-        init=initrd_mounts("echo old >/run/rofs/tmpfs/srv-www/data/table"),
+        init=initrd_mounts(
+            "cd /run/rofs/tmpfs/srv-www/data && echo old >table", 'touch -d "2020-01-01 00:00" table; cd /'
+        ),
         names=["image content: /srv/www"],
+        seen=["table differs in"],
     ),
     "a seed that is made anew at each boot": Mutation(
         profile="busybox",
