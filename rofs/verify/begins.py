@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from rofs.entry import Entry
-from rofs.layout import Layout, Mount, Promise, image_path
+from rofs.layout import MACHINE_ID, Layout, Mount, Promise, image_path
 from rofs.verify import probe_wire as wire
 from rofs.verify.check import Check, Facts, Verdict, broken, by_path, kept, names, trouble
 from rofs.verify.copies import SINCE, find_leftovers, judge_copy
@@ -43,8 +43,8 @@ def _seed_checks(layout: Layout, mount: Mount) -> Iterator[Check]:
 def _overlay_check(layout: Layout, entries: Sequence[Entry], mount: Mount, *, fresh: bool) -> Check:
     (upper,) = (p.path for p in layout.prepares if p.of == mount.where and p.path.name == "upper")
     image = image_path(mount.where)
-    files = [e.path for e in entries if e.kind == "file" and layout.owner(e.path) is mount][:_MOST_FILES]
-    triples = [(str(f), image_path(f), str(upper / f.relative_to(mount.where))) for f in files]
+    files = [e.path for e in entries if e.kind == "file" and e.path != MACHINE_ID and layout.owner(e.path) is mount]
+    triples = [(str(f), image_path(f), str(upper / f.relative_to(mount.where))) for f in files[:_MOST_FILES]]
     inside = (wire.files([p for row in triples for p in row]),) if triples else ()
     past = (wire.compare(str(upper), image, upper=True), *SINCE) if fresh else ()
     return Check(
@@ -55,6 +55,7 @@ def _overlay_check(layout: Layout, entries: Sequence[Entry], mount: Mount, *, fr
 
 
 def _judge_overlay(triples: Sequence[tuple[str, str, str]], fresh: bool, facts: Sequence[Facts]) -> Verdict:
+    """Names are compared one directory deep; what is further down is the overlay's, if a few files of it are."""
     expected = "every name of the image's directory"
     expected += ", hidden by nothing but what was written since the boot began" if fresh else ""
     image, live = names(facts[0]), names(facts[1])

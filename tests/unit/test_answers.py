@@ -158,6 +158,8 @@ COUNTS = {"errno": None, "truncated": False, "compared": 1, "equal": 0, "files":
         ("compare", {**COUNTS, "entries": [ENTRY]}, True),
         ("compare", {**COUNTS, "entries": [{**ENTRY, "path": "a b"}]}, False),
         ("compare", {**COUNTS, "entries": [{**ENTRY, "what": "mode"}]}, False),
+        ("compare", {**COUNTS, "entries": [{**ENTRY, "mtime": -1}]}, True),
+        ("compare", {**COUNTS, "entries": [{**ENTRY, "mtime": "1"}]}, False),
         ("compare", COUNTS, False),
         ("list", {"errno": None, "names": ["a", "b%0A"], "types": "ff", "truncated": False}, True),
         ("list", {"errno": None, "names": ["a", "b\n"], "types": "ff", "truncated": False}, False),
