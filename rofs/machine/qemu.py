@@ -218,6 +218,10 @@ class Overseer(threading.Thread):
         for event in qmp.events():
             if event.get("event") == "SHUTDOWN":
                 self.ended = str(event["data"]["reason"])
+            elif event.get("event") == "BLOCK_IO_ERROR" and event["data"].get("nospace"):
+                work = self._socket.parent
+                self.failure = MachineError(f"the host has no space left for what the guest writes (its work: {work})")
+                self.stop()  # or the guest would stay paused until the time is up
 
     def _told(self, port: int | None) -> bool:
         """Hand on the port; whether the guest may go."""
@@ -323,7 +327,7 @@ def boot(
     `on_forward` gets the host's port for `request.forward`, in a thread of its own, before the guest
     runs. A guest that hangs, crashes or says more than `limits` is a result. What `on_line` raises is
     raised after the boot; what `on_forward` raises is raised instead of it.
-    MachineError: QEMU could not start, or never answered. Interrupted: somebody stopped it.
+    MachineError: QEMU could not start, or never answered, or the host's disk is full. Interrupted: somebody stopped it.
     """
     _prepare(request)
     overseer = Overseer(request.work / QMP_SOCKET, request.forward, on_forward)

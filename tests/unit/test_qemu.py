@@ -293,6 +293,24 @@ def test_a_qemu_that_somebody_stopped_is_an_interrupt(qemu: Qemu) -> None:
         qemu.boots('serve(); end("host-signal")')
 
 
+FULL = """
+serve()
+say({{"event": "BLOCK_IO_ERROR", "data": {{"operation": "write", "action": "{action}", "nospace": {nospace}}}}})
+if {nospace}:
+    json.loads(connection.makefile().readline())["execute"] == "quit" or sys.exit("not asked to quit")
+end("{end}")
+"""
+
+
+def test_a_full_disk_of_the_host_is_no_fault_of_the_guest(qemu: Qemu) -> None:
+    with pytest.raises(MachineError, match="the host has no space left"):
+        qemu.boots(FULL.format(action="stop", nospace=True, end="host-qmp-quit"))
+
+
+def test_an_error_of_a_disk_that_the_guest_is_told_of_is_the_guests(qemu: Qemu) -> None:
+    assert qemu.boots(FULL.format(action="report", nospace=False, end="guest-shutdown")).status == "off"
+
+
 def test_leftovers_of_another_boot_do_not_confuse(qemu: Qemu, tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "qmp.sock").touch()
