@@ -48,7 +48,8 @@ from rofs.treefacts import TreeFacts, read_facts
 from rofs.verify.contract import FILE, PROFILE, Contract, render_contract
 from rofs.verify.outside import find_identity
 from rofs.verify.report import Report, make_report, write_report
-from rofs.verify.session import Request, verify_image
+from rofs.verify.request import Request
+from rofs.verify.session import verify_image
 
 DEFAULT_EPOCH = 1704067200
 """2024-01-01T00:00:00Z: every time in an image, unless SOURCE_DATE_EPOCH says otherwise."""

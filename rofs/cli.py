@@ -387,7 +387,7 @@ def verify(options: argparse.Namespace) -> int:
     from rofs.progress import make_progress
     from rofs.verify import report as reports
     from rofs.verify.again import verify_again
-    from rofs.verify.session import Variation
+    from rofs.verify.request import Variation
 
     progress = make_progress(sys.stderr, options.progress)
     named = [_named(word) for word in options.state]

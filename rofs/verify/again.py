@@ -20,7 +20,8 @@ from rofs.store import default_cache_dir, workspace
 from rofs.verify.contract import load_contract
 from rofs.verify.outside import find_identity
 from rofs.verify.report import Report, make_report, write_report
-from rofs.verify.session import AS_IT_IS, BOOT_TIMEOUT_S, Request, Session, Variation, verify_image
+from rofs.verify.request import AS_IT_IS, BOOT_TIMEOUT_S, Request, Session, Variation
+from rofs.verify.session import verify_image
 
 
 def verify_again(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rofs.verify.findings import Report, boot_name, one_line
 from rofs.verify.report_tree import KINDS, Row, tree_rows
-from rofs.verify.session import BootRecord
+from rofs.verify.request import BootRecord
 from rofs.verify.timeline import PHASES, Moment, Phase, read_phases, read_timeline
 
 CHARACTER = 7.9

@@ -15,7 +15,7 @@ from rofs.errors import KeyPath, render_key_path
 from rofs.layout import Layout
 from rofs.profile import Profile
 from rofs.verify.check import Outcome
-from rofs.verify.session import BootRecord, Session
+from rofs.verify.request import BootRecord, Session
 
 REPLACED = "\N{REPLACEMENT CHARACTER}"
 _ESCAPE = re.compile(

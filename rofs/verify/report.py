@@ -14,7 +14,7 @@ from rofs.verify.report_html import render_html
 from rofs.verify.report_json import render_json
 from rofs.verify.report_junit import render_junit
 from rofs.verify.report_text import render_summary, render_text
-from rofs.verify.session import Session
+from rofs.verify.request import Session
 
 __all__ = [
     "Report", "make_report", "render_html", "render_json", "render_junit", "render_summary", "render_text",

@@ -17,7 +17,7 @@ from rofs.verify.check import Outcome
 from rofs.verify.drawings import draw_times, draw_tree
 from rofs.verify.findings import Finding, Group, Report, boot_name, boot_range, clean, cut, group
 from rofs.verify.report_text import render_accelerator
-from rofs.verify.session import BootRecord
+from rofs.verify.request import BootRecord
 
 CONSOLE_KEPT = 200_000
 """Characters of each end of a console log."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from rofs.verify.check import Outcome
 from rofs.verify.findings import Report, group
-from rofs.verify.session import BootRecord
+from rofs.verify.request import BootRecord
 from rofs.verify.timeline import read_timeline
 
 SCHEMA = "rofs/report/v1"

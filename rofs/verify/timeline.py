@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Literal
 
 from rofs.verify.findings import one_line
-from rofs.verify.session import BootRecord
+from rofs.verify.request import BootRecord
 
 Source = Literal["host", "kernel", "initrd", "init"]
 PHASES = ("firmware", "kernel", "initrd", "userspace", "checks", "shutdown")

@@ -26,7 +26,7 @@ from rofs.machine.arch import ARCHES, Arch
 from rofs.machine.disk import make_overlay
 from rofs.verify import probe_wire as wire
 from rofs.verify.cmdline import SUFFIX
-from rofs.verify.session import probe_archive
+from rofs.verify.probe_archive import probe_archive
 
 Argv = list[str]
 RUNNING = wire.run(240, "systemctl", "is-system-running", "--wait")

@@ -31,12 +31,13 @@ from rofs.machine.slots import Place, Slots, cores
 from rofs.progress import Lines, Progress
 from rofs.run import stoppable
 from rofs.store import default_cache_dir
-from rofs.verify import session
+from rofs.verify import booting
 from rofs.verify.check import Check
 from rofs.verify.checks import boot_checks
 from rofs.verify.contract import Contract, load_contract
+from rofs.verify.request import Request
 from rofs.verify.scenario import Scenario, tracks
-from rofs.verify.session import Request, verify_image
+from rofs.verify.session import verify_image
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_BY_ONE, SIDE_BY_SIDE, VERIFICATION = "bare boots, one after another", "bare boots, side by side", "verification"
@@ -63,10 +64,10 @@ def bare_checks(*about: Any) -> tuple[Check, ...]:
 def boot_bare(request: Request, progress: Progress) -> Callable[[], None]:
     """Everything made ready -> what boots it all."""
     ways = tracks(request.sequence)
-    disks = {way: session._make_disks(request, way[0]) for way in ways}
+    disks = {way: booting.make_disks(request, way[0]) for way in ways}
 
     def boot_all() -> None:
-        with mock.patch.object(session, "boot_checks", bare_checks):
+        with mock.patch.object(booting, "boot_checks", bare_checks):
             places = request.slots.line_up(*map(len, ways))
             found = stoppable(*(partial(walk, way, disks[way], place) for way, place in zip(ways, places, strict=True)))
         for each in found:
@@ -78,8 +79,8 @@ def boot_bare(request: Request, progress: Progress) -> Callable[[], None]:
             for left, scenario in zip(range(len(way), 0, -1), way, strict=True):
                 place.again(left)
                 with progress.step(f"bare boot {scenario.number}") as step:
-                    record = session._boot(request, scenario, disks, step).record
-                if record.result.status != "off" and not session._is_refusal(request, scenario):
+                    record = booting.boot_once(request, scenario, disks, step).record
+                if record.result.status != "off" and not request.refuses(scenario):
                     raise AssertionError(f"boot {scenario.number}: {record.result.reason}")
 
     return boot_all

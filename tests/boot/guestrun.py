@@ -18,7 +18,7 @@ from rofs.store import default_cache_dir
 from rofs.verify import probe_wire as wire
 from rofs.verify.check import Facts, text
 from rofs.verify.cmdline import SUFFIX
-from rofs.verify.session import probe_archive
+from rofs.verify.probe_archive import probe_archive
 
 RUNNING = wire.run(240, "systemctl", "is-system-running", "--wait")
 FAILED = wire.run(30, "systemctl", "list-units", "--failed", "--all", "--no-legend", "--plain")

@@ -31,7 +31,7 @@ from rofs.sources.kernel import Boot as Kernel
 from rofs.store import default_cache_dir
 from rofs.verify import probe_wire as wire
 from rofs.verify.check import Facts, text
-from rofs.verify.session import probe_archive
+from rofs.verify.probe_archive import probe_archive
 from tests.parttable import Part, put_mbr, write_gpt
 
 pytestmark = [pytest.mark.boot, pytest.mark.needs("qemu-system-x86_64", "qemu-img", "mmdebstrap")]

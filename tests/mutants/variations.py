@@ -23,7 +23,7 @@ from rofs.store import default_cache_dir
 from rofs.verify import probe_wire as wire
 from rofs.verify.cmdline import SUFFIX
 from rofs.verify.contract import load_contract
-from rofs.verify.session import probe_archive
+from rofs.verify.probe_archive import probe_archive
 from tests.mutants.edits import initrd_mounts, oneshot
 from tests.mutants.harness import Result, label, read_broken, verify_argv
 from tests.mutants.mutation import QUICK, Change, mutate

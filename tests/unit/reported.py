@@ -14,7 +14,7 @@ from rofs.machine.arch import ARCHES
 from rofs.machine.qemu import BootResult
 from rofs.verify.check import Outcome, broken, kept
 from rofs.verify.findings import Report
-from rofs.verify.session import BootRecord, Machine, Session
+from rofs.verify.request import BootRecord, Machine, Session
 
 EVIL = "a\x00b\x1b[31mred\x07\ufffe <&>\"' ü\r\n\ttail \u202e\ud800"
 """What no form of a report may hand on as it is: controls, markup, text that runs backwards, half a pair."""

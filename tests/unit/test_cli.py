@@ -25,7 +25,7 @@ from rofs.verify import again
 from rofs.verify.check import Outcome, kept
 from rofs.verify.contract import FILE, PROFILE, Contract, render_contract
 from rofs.verify.report import Report
-from rofs.verify.session import AS_IT_IS, BOOT_TIMEOUT_S, Session, Variation
+from rofs.verify.request import AS_IT_IS, BOOT_TIMEOUT_S, Session, Variation
 
 VERBS = ("init", "check", "plan", "explain", "build", "verify", "boot", "doctor")
 Done = subprocess.CompletedProcess[str]

@@ -24,7 +24,7 @@ from rofs.machine.disk import allocated, make_overlay
 from rofs.machine.qemu import Boot, BootResult, Disk
 from rofs.machine.slots import Slots
 from rofs.progress import Quiet
-from rofs.verify import again, outside, session
+from rofs.verify import again, booting, outside, session
 from rofs.verify import probe_wire as wire
 from rofs.verify.again import verify_again
 from rofs.verify.check import Outcome, Verdict, kept
@@ -33,8 +33,9 @@ from rofs.verify.contract import FILE, PROFILE, Contract, render_contract
 from rofs.verify.faults import FAULTS
 from rofs.verify.login import Identity
 from rofs.verify.outside import find_identity
+from rofs.verify.request import Request, Session
 from rofs.verify.scenario import Scenario, State
-from rofs.verify.session import Request, Session, verify_image
+from rofs.verify.session import verify_image
 
 PORT = 40022
 EMPTY = re.compile(r"state\.img|partition-.*\.img")
@@ -189,10 +190,10 @@ class Room:
         )  # fmt: skip
         self.tree: Verdict | ToolError = kept("a tree", "that tree")
         self.monkeypatch = monkeypatch
-        monkeypatch.setattr(session, "boot", self.machine)
-        monkeypatch.setattr(session, "make_overlay", pretended_overlay)
+        monkeypatch.setattr(booting, "boot", self.machine)
+        monkeypatch.setattr(booting, "make_overlay", pretended_overlay)
         monkeypatch.setattr(session, "allocated", lambda _: [])
-        monkeypatch.setattr(session, "break_disk", self.break_disk)
+        monkeypatch.setattr(booting, "break_disk", self.break_disk)
         monkeypatch.setattr(session, "tree_outcomes", self.tree_outcomes)
 
     def break_disk(self, fault: str, good: Path, out: Path, log: Path | None = None) -> Disk | None:
@@ -212,7 +213,7 @@ class Room:
 
     def with_real_disks(self) -> Room:
         """Those that qemu-img makes."""
-        self.monkeypatch.setattr(session, "make_overlay", make_overlay)
+        self.monkeypatch.setattr(booting, "make_overlay", make_overlay)
         self.monkeypatch.setattr(session, "allocated", allocated)
         return self
 

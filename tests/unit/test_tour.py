@@ -21,9 +21,10 @@ from rofs.machine.qemu import Boot, BootResult
 from rofs.machine.slots import Place, Slots
 from rofs.progress import Quiet
 from rofs.run import stoppable
-from rofs.verify import session
+from rofs.verify import booting, request, session
+from rofs.verify.request import Variation
 from rofs.verify.scenario import tracks
-from rofs.verify.session import Variation, verify_image
+from rofs.verify.session import verify_image
 
 __all__ = ["room"]  # a fixture
 WAIT_S = 60
@@ -58,7 +59,7 @@ class Floor:
 
 def floor_of(here: Room, act: Act = lambda _number: None) -> Floor:
     floor = Floor(here.machine, act)
-    here.monkeypatch.setattr(session, "boot", floor)
+    here.monkeypatch.setattr(booting, "boot", floor)
     return floor
 
 
@@ -350,10 +351,10 @@ def test_the_time_a_boot_may_take(room: MakeRoom) -> None:
         given.append(timeout_s)
         return here.machine(*args, timeout_s=timeout_s, **named)
 
-    here.monkeypatch.setattr(session, "boot", boot)
+    here.monkeypatch.setattr(booting, "boot", boot)
     here.verify()
     here.verify(timeout_s=90)
-    assert given == [session.BOOT_TIMEOUT_S] * 2 + [90] * 2
+    assert given == [request.BOOT_TIMEOUT_S] * 2 + [90] * 2
 
 
 def test_moments(room: MakeRoom) -> None:
