@@ -60,7 +60,7 @@ class Options:
     """What the command line decides. `architectures` empty means the profile's own.
 
     `identity` is the private key of a user of the image, with which verification logs in. `jobs` is how many
-    boots go on at once, whichever architecture they are of; None is one a core.
+    boots go on at once, whichever architecture they are of; None is as many as there is room for.
     """
 
     architectures: tuple[str, ...] = ()

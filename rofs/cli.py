@@ -161,7 +161,7 @@ def _add_jobs(parser: argparse.ArgumentParser, more: str) -> None:
     parser.add_argument(
         "--jobs", type=_positive, metavar="N",
         help=f"boot at most N guests at once, {more}; each keeps a core busy where it is emulated, and takes its "
-        "memory (default: one for each core)",
+        "memory (default: one for each core, where there is memory)",
     )  # fmt: skip
 
 

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import os
 import threading
 from types import TracebackType
 from typing import Self
 
-
-def cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0))
+from rofs.machine.capacity import guests_at_once
 
 
 class Slots:
-    """A pool of `limit` slots, by default one a core: an emulated guest keeps a core busy."""
+    """A pool of `limit` slots, by default as many as the host has room for."""
 
     def __init__(self, limit: int | None = None) -> None:
-        self.limit = limit or cores()
+        self.limit = limit or guests_at_once()
         self._lock = threading.Lock()
         self._free, self._numbers = self.limit, itertools.count()
         self._waiting: list[tuple[int, int, Place]] = []

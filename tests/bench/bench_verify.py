@@ -26,8 +26,9 @@ from unittest import mock
 
 from rofs.machine.accel import find_accel
 from rofs.machine.arch import ARCHES, host_arch
+from rofs.machine.capacity import cores
 from rofs.machine.qemu import Disk
-from rofs.machine.slots import Place, Slots, cores
+from rofs.machine.slots import Place, Slots
 from rofs.progress import Lines, Progress
 from rofs.run import stoppable
 from rofs.store import default_cache_dir
