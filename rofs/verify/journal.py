@@ -96,7 +96,7 @@ def _judge_cycles(facts: Sequence[Facts]) -> Verdict:
 def _judge_writes(refusals: Sequence[str], tolerated: Sequence[str], facts: Sequence[Facts]) -> Verdict:
     """A service that does not know that it cannot write loses something, quietly."""
     lines = parse_journal(facts[0])
-    expected = f"no unit is told {' or '.join(repr(r) for r in refusals)}"
+    expected = f"no unit but those of verify.tolerate_write_errors is told {' or '.join(repr(r) for r in refusals)}"
     if not _is_whole(facts[0], lines):
         return broken(expected, _why_not(facts[0]))
     first: dict[str, str] = {}
