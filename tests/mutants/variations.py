@@ -66,7 +66,7 @@ VARIATIONS: Mapping[str, Variation] = {
     "384 MiB of memory": Variation(options=("--memory", "384M")),
     "1 GiB of memory": Variation(profile="sensor-gateway", options=("--memory", "1G")),
     "2 GiB of memory": Variation(options=("--memory", "2G"), arches=BOTH),
-    "busybox with 64 MiB of memory": Variation(profile="busybox", options=("--memory", "64M")),
+    "busybox with 96 MiB of memory": Variation(profile="busybox", options=("--memory", "96M")),
     "one processor": Variation(options=("--cpus", "1"), arches=BOTH),
     "four processors": Variation(profile="appliance", options=("--cpus", "4")),
     "busybox with four processors": Variation(profile="busybox", options=("--cpus", "4"), arches=BOTH),
