@@ -43,7 +43,7 @@ def write_profile(name: str, directory: Path) -> Path:
     shutil.copytree(PROFILES, out, dirs_exist_ok=True)
     text = (PROFILES / f"{derived.of}.yaml").read_text()
     path = out / f"{name}.yaml"
-    path.write_text(derived.edit(replaced(f"name: {derived.of}\n", f"name: {name}\n")(text)))
+    path.write_text(derived.edit(replaced(f"\nname: {derived.of}\n", f"\nname: {name}\n")(text)))
     return path
 
 
