@@ -79,6 +79,7 @@ def boot_once(request: Request, scenario: Scenario, disks: tuple[Disk, ...], ste
         arch=arch, accel=request.accel, kernel=request.image / "vmlinuz", initrd=initrd, cmdline=" ".join(words),
         disks=disks, work=work, console=request.logs / f"console-{scenario.number}.log",
         memory_bytes=contract.layout.profile.verify.memory_bytes, forward=SSH_PORT if login else None,
+        smp=_processors(request, scenario),
     )  # fmt: skip
     machine = request.variation.of(plain)
     result = boot(
@@ -93,6 +94,11 @@ def boot_once(request: Request, scenario: Scenario, disks: tuple[Disk, ...], ste
     )  # fmt: skip
     outcomes = (login.outcome(),) if login else ()
     return Booted(record=record, plan=plan, answers=listener.answers, outcomes=outcomes)
+
+
+def _processors(request: Request, scenario: Scenario) -> int:
+    """Two, as most devices have more than one; where each takes a core of the host, in the first boot only."""
+    return 1 if request.accel.name == "tcg" and scenario.number > 1 else 2
 
 
 class _Listener:

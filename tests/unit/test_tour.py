@@ -16,6 +16,7 @@ from test_session import MakeRoom, Room, broken, room
 
 from rofs.errors import Interrupted, MachineError
 from rofs.image.manifest import hash_file
+from rofs.machine.accel import Accel, AccelName
 from rofs.machine.disk import Extent
 from rofs.machine.qemu import Boot, BootResult
 from rofs.machine.slots import Place, Slots
@@ -336,12 +337,22 @@ def test_the_machine_is_the_profiles(room: MakeRoom) -> None:
 def test_another_machine(room: MakeRoom, variation: Variation, note: str) -> None:
     here = room("rich")
     here.verify()
-    usual = here.machine.boots[0]
+    usual = tuple(here.machine.boots)
     found = here.verify(variation=variation, timeout_s=90)
-    for boot in here.machine.boots:
-        assert boot.memory_bytes == (variation.memory_bytes or usual.memory_bytes)
-        assert (boot.smp, boot.clock) == (variation.cpus or usual.smp, variation.clock)
+    for boot, plain in zip(here.machine.boots, usual, strict=True):
+        assert boot.memory_bytes == (variation.memory_bytes or plain.memory_bytes)
+        assert (boot.smp, boot.clock) == (variation.cpus or plain.smp, variation.clock)
     assert found.notes == (note,) and found.accepted
+
+
+@pytest.mark.parametrize(("accel", "processors"), [("tcg", [2, 1]), ("kvm", [2, 2])])
+def test_processors_that_cost_a_core_each_are_in_the_first_boot(
+    room: MakeRoom, accel: AccelName, processors: list[int]
+) -> None:
+    here = room("rich")
+    found = here.verify(accel=Accel(accel, "a test"))
+    assert [boot.smp for boot in here.machine.boots] == processors
+    assert [record.machine.cpus for record in found.boots] == processors
 
 
 def test_the_time_a_boot_may_take(room: MakeRoom) -> None:
