@@ -77,7 +77,8 @@ def _last_words(report: Report) -> Iterator[str]:
 
 
 def _machine_words(report: Report) -> Iterator[str]:
-    yield from dict.fromkeys(str(b.machine) for b in report.session.boots)
+    if machines := dict.fromkeys(str(b.machine) for b in report.session.boots):
+        yield " or ".join(machines)
     yield from (f"{name} {version}" for name, version in report.tools.items())
 
 

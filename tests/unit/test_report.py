@@ -63,6 +63,14 @@ def test_what_is_of_the_image_is_of_no_boot() -> None:
     assert "ok     image  image: files" in render_text(report(IMAGE)).splitlines()
 
 
+def test_boots_may_have_had_other_machines() -> None:
+    about = report(GOOD)
+    first, second = about.session.boots
+    boots = (first, replace(second, machine=replace(second.machine, cpus=1)))
+    text = render_text(replace(about, session=replace(about.session, boots=boots)))
+    assert "machine: 512 MiB, 2 CPUs or 512 MiB, 1 CPU, rofs 0.1.0, qemu 7.2.19" in text.splitlines()
+
+
 def test_accepted_needs_a_check() -> None:
     assert render_text(report(GOOD)).startswith("sample arm64: accepted\n")
     assert render_text(report()).startswith("sample arm64: REJECTED\n")
