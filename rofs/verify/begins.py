@@ -10,7 +10,7 @@ from rofs.entry import Entry
 from rofs.layout import MACHINE_ID, Layout, Mount, Promise, image_path
 from rofs.verify import probe_wire as wire
 from rofs.verify.check import Check, Facts, Verdict, broken, by_path, kept, names, trouble
-from rofs.verify.copies import SINCE, find_leftovers, judge_copy
+from rofs.verify.copies import SINCE, copy_check, find_leftovers
 from rofs.verify.scenario import Scenario
 
 _MOST_FILES = 8
@@ -24,20 +24,12 @@ def content_of_image_checks(layout: Layout, entries: Sequence[Entry], scenario: 
     """
     for mount in layout.mounts:
         if mount.promise is Promise.BIND_TMPFS:
-            yield from _seed_checks(layout, mount)
+            seeded = (p for p in layout.prepares if p.of == mount.where and p.seed is not None)
+            yield from (copy_check("image content", mount, prepare) for prepare in seeded)
         elif mount.promise is Promise.OVERLAY_TMPFS:
             yield _overlay_check(layout, entries, mount, fresh=True)
         elif mount.promise is Promise.OVERLAY_STATE and scenario.state != "kept":
             yield _overlay_check(layout, entries, mount, fresh=scenario.state != "used")
-
-
-def _seed_checks(layout: Layout, mount: Mount) -> Iterator[Check]:
-    for prepare in layout.prepares:
-        if prepare.of == mount.where and prepare.seed is not None:
-            yield Check(
-                promise="image content", subject=str(mount.where), at=mount.at,
-                ops=(wire.compare(str(prepare.path), str(prepare.seed)), *SINCE), judge=partial(judge_copy, ()),
-            )  # fmt: skip
 
 
 def _overlay_check(layout: Layout, entries: Sequence[Entry], mount: Mount, *, fresh: bool) -> Check:

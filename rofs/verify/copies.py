@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import PurePosixPath
 
-from rofs.layout import RUN, is_within
+from rofs.layout import RUN, Mount, Prepare, is_within
 from rofs.verify import probe_wire as wire
-from rofs.verify.check import Facts, Verdict, broken, kept, text, trouble
+from rofs.verify.check import Check, Facts, Verdict, broken, kept, text, trouble
 
 SINCE = (wire.read("/proc/stat"), wire.lstat(str(RUN)))
 """What says when the boot began. The kernel's btime goes with a clock that is set; what the initrd made does not."""
@@ -30,8 +31,16 @@ def find_start(facts: Sequence[Facts]) -> int | None:
     return min(int(said[1]), mtime) - _SLACK_S if said and isinstance(mtime, int) else None
 
 
-def judge_copy(inner: Sequence[PurePosixPath], facts: Sequence[Facts]) -> Verdict:
-    """The answers to `compare` and to SINCE. `inner` are other mounts in the copy, by relative path."""
+def copy_check(promise: str, mount: Mount, prepare: Prepare, inner: Sequence[PurePosixPath] = ()) -> Check:
+    """That what was prepared for a mount is a copy of its seed. `inner` are other mounts in it, by relative path."""
+    return Check(
+        promise=promise, subject=str(mount.where), at=mount.at,
+        ops=(wire.compare(str(prepare.path), str(prepare.seed)), *SINCE), judge=partial(_judge_copy, inner),
+    )  # fmt: skip
+
+
+def _judge_copy(inner: Sequence[PurePosixPath], facts: Sequence[Facts]) -> Verdict:
+    """The answers to `compare` and to SINCE."""
     expected = "a whole and faithful copy of the image's content"
     answer, start = facts[0], find_start(facts[1:])
     flaw = find_flaw(answer)

@@ -23,7 +23,7 @@ from rofs.layout import (
 from rofs.profile import Persistent
 from rofs.verify import probe_wire as wire
 from rofs.verify.check import Check, Facts, Verdict, broken, data, decide, kept, names, text, trouble
-from rofs.verify.copies import MOST_SHOWN, SINCE, find_flaw, judge_copy, path_of, words_of
+from rofs.verify.copies import MOST_SHOWN, copy_check, find_flaw, path_of, words_of
 from rofs.verify.scenario import Scenario
 from rofs.verify.volatile import CANARY, canary_text, survives
 
@@ -147,16 +147,12 @@ def _seed_checks(layout: Layout, mount: Mount, prepare: Prepare, scenario: Scena
     if prepare.seed is None:
         return
     inner = tuple(m.where.relative_to(mount.where) for m in layout.mounts if mount.where in m.where.parents)
-    compared = wire.compare(str(prepare.path), str(prepare.seed))
     if _is_fresh(scenario):
-        yield Check(
-            promise="seed", subject=str(mount.where), at=mount.at, ops=(compared, *SINCE),
-            judge=partial(judge_copy, inner),
-        )  # fmt: skip
+        yield copy_check("seed", mount, prepare, inner)
     elif scenario.state == "kept":
         yield Check(
-            promise="hidden by state", subject=str(mount.where), at=mount.at, ops=(compared,),
-            judge=partial(_judge_hidden, mount.where),
+            promise="hidden by state", subject=str(mount.where), at=mount.at,
+            ops=(wire.compare(str(prepare.path), str(prepare.seed)),), judge=partial(_judge_hidden, mount.where),
         )  # fmt: skip
 
 
