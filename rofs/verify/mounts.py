@@ -111,9 +111,10 @@ def _places(layout: Layout) -> wire.Op:
 def _judge_late(layout: Layout, facts: Sequence[Facts]) -> Verdict:
     """Nothing came, nothing went, and nothing is mounted otherwise than at the first look."""
     expected, early, late = "no mount has come, gone or changed", facts[:2], facts[2:]
-    if flaw := _table_flaw(late[0]):
+    was, rows = (parse_mountinfo(text(look[0])) for look in (early, late))
+    if flaw := _table_flaw(late[0], rows):
         return broken(expected, flaw)
-    changes = [*(Counter(_undeclared(layout, late[0])) - Counter(_undeclared(layout, early[0]))).elements()]
+    changes = [*(Counter(_undeclared(layout, rows)) - Counter(_undeclared(layout, was))).elements()]
     for mount in layout.mounts:
         before, now = (_judge_mount(mount, disk_of(layout, mount), look) for look in (early, late))
         if not now.ok and now.seen != before.seen:
@@ -223,30 +224,30 @@ def _number(value: str | None) -> str | int | None:
 def judge_undeclared(layout: Layout, facts: Sequence[Facts]) -> Verdict:
     """Every row is the layout's or the system's own."""
     expected = "no mount but the layout's, the kernel's and PID 1's"
-    if flaw := _table_flaw(facts[0]):
+    rows = parse_mountinfo(text(facts[0]))
+    if flaw := _table_flaw(facts[0], rows):
         return broken(expected, flaw)
-    declared, rows = {m.where for m in layout.mounts}, parse_mountinfo(text(facts[0]))
-    strange, others = _undeclared(layout, facts[0]), sum(row.where not in declared for row in rows)
+    declared, strange = {m.where for m in layout.mounts}, _undeclared(layout, rows)
+    others = sum(row.where not in declared for row in rows)
     seen = f"{len(rows)} mounts, {len(rows) - others} of the layout, {others} of the system"
     return decide(not strange, expected, "; ".join(strange) or seen)
 
 
-def _table_flaw(table: Facts) -> str:
+def _table_flaw(table: Facts, rows: Sequence[Row]) -> str:
     """Why nothing can be judged by a mount table, or ''."""
-    rows = parse_mountinfo(text(table))
     if rows and not table.get("truncated"):
         return ""
     return trouble(table) or f"a mount table of {len(rows)} rows, and not the whole"
 
 
-def _undeclared(layout: Layout, table: Facts) -> list[str]:
+def _undeclared(layout: Layout, rows: Sequence[Row]) -> list[str]:
     """The rows that are neither the layout's nor the system's own."""
     declared = {m.where for m in layout.mounts}
     etc_writable = any(m.where == PurePosixPath("/etc") and m.promise is not Promise.BIND_RO for m in layout.mounts)
     rules = SYSTEM_ROWS if layout.profile.init == "systemd" else _OTHER_INIT_ROWS
     count: dict[str, int] = {}
     strange = []
-    for row in parse_mountinfo(text(table)):
+    for row in rows:
         if row.where in declared:
             continue
         path = str(row.where)
