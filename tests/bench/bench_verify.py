@@ -26,7 +26,7 @@ from unittest import mock
 
 from rofs.machine.accel import find_accel
 from rofs.machine.arch import ARCHES, host_arch
-from rofs.machine.capacity import cores
+from rofs.machine.capacity import guests_at_once
 from rofs.machine.qemu import Disk
 from rofs.machine.slots import Place, Slots
 from rofs.progress import Lines, Progress
@@ -154,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", type=Path, nargs="?", help="a published image (default: build profiles/minimal.yaml)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--jobs", type=int, default=cores(), help="boots at once (default: one for each core)")
+    parser.add_argument("--jobs", type=int, default=guests_at_once(), help="boots at once (default: as verify does)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rofs-bench-") as directory:
         image = options.image or build_minimal(Path(directory))
