@@ -43,6 +43,7 @@ from rofs.progress import Progress
 from rofs.run import run, stoppable
 from rofs.sources.debian import parse_status, sweep_scratch
 from rofs.sources.kernel import Boot
+from rofs.stamp import Ledger
 from rofs.store import Cache, default_cache_dir, publish, workspace
 from rofs.treefacts import TreeFacts, read_facts
 from rofs.verify.contract import FILE, PROFILE, Contract, render_contract
@@ -51,6 +52,8 @@ from rofs.verify.report import Report, make_report, write_report
 from rofs.verify.request import Request
 from rofs.verify.session import verify_image
 
+HOST = (Path("/etc/apt"), Path("/var/lib/dpkg/status"))
+"""What an image depends on of the host: where packages come from, and the tools, of which dpkg knows the versions."""
 DEFAULT_EPOCH = 1704067200
 """2024-01-01T00:00:00Z: every time in an image, unless SOURCE_DATE_EPOCH says otherwise."""
 
@@ -87,12 +90,19 @@ class Built:
         return self.report is None or self.report.session.accepted
 
 
-def load(path: Path, architectures: Sequence[str] = ()) -> tuple[Profile, Inputs, list[Problem]]:
-    """Profile, the files it names, and the warnings; ProfileError with every error found together."""
+def load(
+    path: Path, architectures: Sequence[str] = (), ledger: Ledger | None = None
+) -> tuple[Profile, Inputs, list[Problem]]:
+    """Profile, the files it names, and the warnings; ProfileError with every error found together.
+
+    All of them are entered in `ledger`.
+    """
+    ledger = ledger or Ledger()
+    ledger.enter(path)
     profile = load_profile(path)
     problems = lint(profile, None)
     try:
-        inputs = load_inputs(profile, architectures)
+        inputs = load_inputs(profile, architectures, ledger.enter)
     except ProfileError as error:
         raise ProfileError([*problems, *error.problems]) from None
     return profile, inputs, _refuse(problems)
@@ -111,12 +121,16 @@ def find_epoch(environment: dict[str, str] | None = None) -> int:
     return int(text) if text.isascii() and text.isdigit() else DEFAULT_EPOCH
 
 
-def build(path: Path, options: Options, progress: Progress) -> list[Built]:
+def build(path: Path, options: Options, progress: Progress, ledger: Ledger | None = None) -> list[Built]:
     """Build, verify and publish every architecture, side by side; the first error is raised at the end.
 
-    A rejected image is not an error here: it is in the list, kept beside the last good one.
+    A rejected image is not an error here: it is in the list, kept beside the last good one. What it depends on, of this
+    host and beside the profile, is entered in `ledger`.
     """
-    profile, inputs, warnings = load(path, options.architectures)
+    ledger = ledger or Ledger()
+    for place in HOST:
+        ledger.enter(place)
+    profile, inputs, warnings = load(path, options.architectures, ledger)
     for warning in warnings:
         progress.note(str(warning))
     sweep_scratch()

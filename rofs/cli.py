@@ -10,6 +10,7 @@ import re
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -356,19 +357,41 @@ def _add_doctor(verbs: Verbs) -> None:  # type: ignore[valid-type]
 
 
 def build(options: argparse.Namespace) -> int:
-    """`rofs build`."""
+    """`rofs build`. Where nothing has changed since the last one, its words are said again."""
+    from rofs.progress import Noted, age, make_progress
+    from rofs.stamp import Ledger, find_stamp
+    from rofs.store import default_cache_dir
+
+    question = _question(options)
+    stamp = None if options.refresh else find_stamp(default_cache_dir(), question)
+    if stamp is not None:
+        for line in (*stamp.notes, f"nothing has changed since this was published {age(time.time() - stamp.at)} ago"):
+            _say(line)
+        print("\n".join(stamp.said))
+        return 0
     from rofs import build as builder
-    from rofs.progress import make_progress
 
     chosen = builder.Options(
         architectures=tuple(dict.fromkeys(options.arch)), output=options.output, verify=not options.no_verify,
         refresh=options.refresh, epoch=builder.find_epoch(), identity=options.identity, jobs=options.jobs,
     )  # fmt: skip
-    built = builder.build(options.profile, chosen, make_progress(sys.stderr, options.progress))
-    for result in built:
-        print(_summary(result))
+    ledger = Ledger()
+    progress = Noted(make_progress(sys.stderr, options.progress), ledger.notes)
+    built = builder.build(options.profile, chosen, progress, ledger)
+    said = [_summary(result) for result in built]
+    print("\n".join(said))
     builder.reject(built)
+    ledger.save(default_cache_dir(), question, [result.directory for result in built], said)
     return 0
+
+
+def _question(options: argparse.Namespace) -> dict[str, object]:
+    """What a build was asked, as far as it shapes what is published."""
+    return {
+        "profile": options.profile.absolute(), "output": options.output.absolute(), "arch": options.arch,
+        "verify": not options.no_verify, "identity": options.identity, "version": __version__,
+        "environment": {name: os.environ.get(name) for name in ("SOURCE_DATE_EPOCH", "ROFS_ACCEL", "PATH")},
+    }  # fmt: skip
 
 
 def _summary(result: object) -> str:

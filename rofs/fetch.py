@@ -16,7 +16,7 @@ from rofs.image.manifest import hash_file
 from rofs.inputs import BoardFiles, Inputs
 from rofs.machine.arch import Arch
 from rofs.profile import DebianSource, DirectorySource, Profile, TarSource
-from rofs.progress import Progress
+from rofs.progress import Progress, age
 from rofs.sources.apt import find_host_sources
 from rofs.sources.archive import check_tree, unpack_tar
 from rofs.sources.board import prepare_board
@@ -173,7 +173,7 @@ class Fetcher:
             except UnknownPackage as error:
                 raise self._unknown(error, at) from None
             if entry.hit:
-                step.update(f"from the cache, {_age(time.time() - entry.created)} old; --refresh fetches anew")
+                step.update(f"from the cache, {age(time.time() - entry.created)} old; --refresh fetches anew")
             return entry.path
 
     def _unknown(self, error: UnknownPackage, at: KeyPath) -> ProfileError:
@@ -232,10 +232,3 @@ def _digest(data: bytes | None) -> str:
 
 def _key(*parts: object) -> str:
     return hashlib.sha256(json.dumps((FORMAT, *parts), sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _age(seconds: float) -> str:
-    for size, name in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {name}"
-    return f"{seconds:.0f} s"

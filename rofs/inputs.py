@@ -62,13 +62,17 @@ class Inputs:
     kernels: Mapping[str, BoardFiles] = field(default_factory=dict)
 
 
-def load_inputs(profile: Profile, architectures: Sequence[str] = ()) -> Inputs:
+def load_inputs(
+    profile: Profile, architectures: Sequence[str] = (), on_read: Callable[[Path], None] = lambda _: None
+) -> Inputs:
     """Read every file the profile names; ProfileError carries every one that cannot be used.
+
+    `on_read` gets each file or directory before it is read.
 
     Trees and kernels are those of `architectures`, without any of the profile's. They are not read here,
     only found: what is large is read where it is needed.
     """
-    reader = _Reader(profile)
+    reader = _Reader(profile, on_read)
     chosen = tuple(architectures) or profile.architectures
     files: dict[int, bytes] = {}
     for index, decl in enumerate(profile.files):
@@ -153,8 +157,9 @@ def _kernels(profile: Profile, reader: _Reader, architectures: Sequence[str]) ->
 class _Reader:
     """Reads below the profile's directory and collects what went wrong."""
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, on_read: Callable[[Path], None]) -> None:
         self.problems: list[Problem] = []
+        self._on_read = on_read
         self._marks = profile.marks
         self._base = profile.file.parent
 
@@ -191,6 +196,7 @@ class _Reader:
     def _resolve(self, name: str) -> Path:
         """The file itself. A link that leaves the directory would make the image depend on this machine."""
         base = self._base.resolve(strict=True)
+        self._on_read(base / name)
         path = (base / name).resolve(strict=True)
         if not path.is_relative_to(base):
             raise BadValue(

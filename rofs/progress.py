@@ -53,6 +53,27 @@ class Quiet:
         """No words."""
 
 
+class Noted:
+    """Another progress, whose notes are kept in a list too."""
+
+    def __init__(self, progress: Progress, notes: list[str]) -> None:
+        self.step = progress.step
+        self._progress, self._notes = progress, notes
+
+    def note(self, text: str) -> None:
+        """Say it, and keep it."""
+        self._notes.append(text)
+        self._progress.note(text)
+
+
+def age(seconds: float) -> str:
+    """For people: `40 s`, `12 min`, `3 h`, `8 d`."""
+    for size, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.0f} s"
+
+
 def printable(text: str) -> str:
     """One line without control characters: updates may come from a tool or a guest."""
     return "".join(c if c.isprintable() else " " for c in text).strip()

@@ -329,8 +329,9 @@ def test_the_machine_that_verify_is_asked_for(monkeypatch: pytest.MonkeyPatch) -
 
 def test_how_many_boots_of_a_build_go_on_at_once(profile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[build.Options] = []
+    monkeypatch.setenv("ROFS_CACHE_DIR", str(profile.parent / "cache"))
 
-    def built(_: Path, chosen: build.Options, __: object) -> list[build.Built]:
+    def built(_: Path, chosen: build.Options, *__: object) -> list[build.Built]:
         given.append(chosen)
         return []
 
@@ -355,6 +356,7 @@ def test_an_image_that_was_not_booted_is_never_called_verified(
     directory = Path("images/sample/arm64")
     results = [build.Built(arch="arm64", directory=directory, report=None, obstacle=obstacle)]
     monkeypatch.setattr(build, "build", lambda *_: results)
+    monkeypatch.setenv("ROFS_CACHE_DIR", str(profile.parent / "cache"))
     options = cli.make_parser().parse_args(["build", str(profile), "--progress", "quiet"])
     assert options.verb(options) == 0
     assert capsys.readouterr().out == f"images/sample/arm64: {words}\n"

@@ -40,6 +40,7 @@ ROOMS = (
     # the machine is touched from here on
     "rofs.reaper",
     "rofs.run",
+    "rofs.stamp",
     "rofs.store",
     "rofs.sources",
     "rofs.image",

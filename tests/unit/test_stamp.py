@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""rofs.stamp: whether a build would do anything, known by the status of files alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rofs import stamp
+from rofs.stamp import Ledger, find_stamp, find_status
+
+QUESTION = {"profile": "/p.yaml", "arch": ["amd64"]}
+SAID = ("images/p/amd64: built",)
+
+
+class Build:
+    """A finished one: it read a file, a directory and what was not there, and published a directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.cache, self.out, self.ledger = root / "cache", root / "out", Ledger()
+        self.file, self.folder, self.absent = root / "file", root / "folder", root / "absent"
+        self.target = root / "target"
+        self.file.write_text("content")
+        self.target.write_text("content")
+        (root / "link").symlink_to("target")
+        (self.folder / "deep").mkdir(parents=True)
+        (self.folder / "deep" / "leaf").write_text("leaf")
+        (self.folder / "loose").symlink_to("nowhere")
+        self.out.mkdir()
+        (self.out / "rootfs.squashfs").write_text("image")
+        for path in (self.file, self.folder, self.absent, root / "link"):
+            self.ledger.enter(path)
+        self.ledger.notes.append("a warning")
+
+    def save(self) -> None:
+        self.ledger.save(self.cache, QUESTION, [self.out], SAID)
+
+    def find(self) -> stamp.Stamp | None:
+        return find_stamp(self.cache, QUESTION)
+
+
+@pytest.fixture
+def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
+    monkeypatch.setattr(stamp, "_FRESH_NS", 0)
+    return Build(tmp_path)
+
+
+def rewrite(path: Path) -> None:
+    """Another content of the same size, and the old mtime."""
+    before = path.stat()
+    while path.stat().st_ctime_ns == before.st_ctime_ns:
+        path.write_bytes(b"x" * before.st_size)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def turn(path: Path, make: Callable[[Path], None]) -> None:
+    """Something else of the same name."""
+    path.unlink()
+    make(path)
+
+
+def test_nothing_changed(build: Build) -> None:
+    assert build.find() is None
+    build.save()
+    found = build.find()
+    assert found is not None
+    assert (found.said, found.notes) == (SAID, ("a warning",))
+
+
+CHANGES: dict[str, Callable[[Build], object]] = {
+    "another content of the same size and time": lambda b: rewrite(b.file),
+    "another mode": lambda b: b.file.chmod(0o600),
+    "gone": lambda b: b.file.unlink(),
+    "a directory for a file": lambda b: turn(b.file, Path.mkdir),
+    "a new file in a directory": lambda b: (b.folder / "deep" / "new").write_text(""),
+    "a new directory": lambda b: (b.folder / "new").mkdir(),
+    "a file gone from a directory": lambda b: (b.folder / "deep" / "leaf").unlink(),
+    "a file of a directory": lambda b: rewrite(b.folder / "deep" / "leaf"),
+    "a file of another name": lambda b: (b.folder / "deep" / "leaf").rename(b.folder / "deep" / "left"),
+    "a file elsewhere in the directory": lambda b: (b.folder / "deep" / "leaf").rename(b.folder / "leaf"),
+    "another mode of a directory": lambda b: (b.folder / "deep").chmod(0o700),
+    "another link in a directory": lambda b: turn(b.folder / "loose", lambda path: path.symlink_to("there")),
+    "the target of a link": lambda b: rewrite(b.target),
+    "there at last": lambda b: b.absent.write_text(""),
+    "an output": lambda b: rewrite(b.out / "rootfs.squashfs"),
+    "an output gone": lambda b: (b.out / "rootfs.squashfs").unlink(),
+    "one output more": lambda b: (b.out / "more").write_text(""),
+    "all outputs gone": lambda b: b.out.rename(b.out.with_name("elsewhere")),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_is_seen(change: Callable[[Build], object], build: Build) -> None:
+    build.save()
+    assert build.find() is not None
+    change(build)
+    assert build.find() is None
+
+
+@pytest.mark.parametrize("change", [c for name, c in CHANGES.items() if "output" not in name])
+def test_of_what_changes_during_the_build_nothing_is_kept(change: Callable[[Build], object], build: Build) -> None:
+    change(build)
+    build.save()
+    assert build.find() is None
+
+
+def test_a_link_to_another_place_of_the_same_content(build: Build) -> None:
+    build.save()
+    link = build.file.with_name("link")
+    link.unlink()
+    link.symlink_to("./target")
+    assert build.find() is None
+
+
+def test_compiled_code_may_come_and_go(build: Build) -> None:
+    build.save()
+    (build.folder / "__pycache__").mkdir()
+    (build.folder / "__pycache__" / "x.pyc").write_text("")
+    assert build.find() is not None
+
+
+def test_our_own_code_counts(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stamp, "_CODE", build.folder)
+    build.ledger = Ledger()
+    build.save()
+    assert build.find() is not None
+    rewrite(build.folder / "deep" / "leaf")
+    assert build.find() is None
+
+
+def test_another_question_has_another_answer(build: Build) -> None:
+    build.save()
+    assert find_stamp(build.cache, {**QUESTION, "arch": ["arm64"]}) is None
+
+
+def test_what_changed_just_now_may_change_again_unseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stamp, "_FRESH_NS", 3600 * 10**9)
+    fresh = Build(tmp_path)
+    assert find_status(fresh.file) == "" != find_status(fresh.absent)
+    fresh.save()
+    assert fresh.find() is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"read": 1}', '{"read": {}, "wrote": {}, "said": 1, "notes": [], "at": 0}']
+)
+def test_a_damaged_stamp_is_none(text: str, build: Build) -> None:
+    build.save()
+    (kept,) = (build.cache / "stamps").iterdir()
+    assert json.loads(kept.read_text())
+    kept.write_text(text)
+    assert build.find() is None
+
+
+def test_a_cache_that_cannot_be_written_costs_only_the_stamp(build: Build) -> None:
+    build.cache.write_text("a file")
+    build.save()
+    assert build.find() is None
