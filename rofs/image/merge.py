@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Tars of the tree + generated entries -> one tar stream with every path exactly once, and its records.
+"""Tars of the tree + generated entries -> every path of the image exactly once, given to a sink, and its records.
 
 Directories come first, parents before children, then the tree's other members by byte range in their
-own order, then the generated files. tar2sqfs refuses a path that is named twice, so what an entry
-replaces, what a drop pattern names and what a later tar adds again is left out here.
+own order, then the generated files. An image writer refuses a path that is named twice, so what an entry
+replaces, what a drop pattern names and what a later tar adds again is left out here. `TarSink` makes a
+tar stream of it for tar2sqfs.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from __future__ import annotations
 import hashlib
 import io
 import mmap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, Protocol
 
 from rofs.entry import Entry
 from rofs.image.tarstream import (
@@ -33,6 +34,8 @@ from rofs.treefacts import Kind
 
 _CHUNK_BYTES = 1 << 20
 _ZEROS = bytes(_CHUNK_BYTES)
+
+Pieces = Iterable[memoryview | bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,45 @@ class FileRecord:
     rdev: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A member as its tar has it, where nothing about it changes.
+
+    `pieces` are its headers, and with `whole` also its content and padding (of a sparse file as a map and data).
+    """
+
+    pieces: Pieces
+    whole: bool
+
+
+class Sink(Protocol):
+    """Takes the members, in order."""
+
+    def add(self, header: Header, content: Pieces, stored: Stored | None) -> None:
+        """Take one; `content`, of a file, is to be read to its end before this returns, holes filled with zeros."""
+
+
+class TarSink:
+    """Members -> a tar stream."""
+
+    def __init__(self, out: IO[bytes]) -> None:
+        self._out = out
+
+    def add(self, header: Header, content: Pieces, stored: Stored | None) -> None:
+        """Write it: its own bytes where nothing changes, else new headers."""
+        whole = stored is not None and stored.whole
+        _copy(stored.pieces if stored else [encode_header(header)], self._out)
+        for piece in content:
+            if not whole:
+                self._out.write(piece)
+        if not whole:
+            self._out.write(padding(header.size_bytes))
+
+    def end(self) -> None:
+        """Write the end of the archive."""
+        self._out.write(TAR_END)
+
+
 def merge(
     tars: Sequence[Path],
     entries: Sequence[Entry],
@@ -70,27 +112,60 @@ def merge(
     keep_times: bool = False,
     note: Note = lambda _: None,
 ) -> list[FileRecord]:
-    """Write the stream to `out_fd` (left open) and say what is in it, sorted by path.
+    """Write a tar stream to `out_fd` (left open) and say what is in it, sorted by path; the rest as `merge_into`."""
+    with io.BufferedWriter(io.FileIO(out_fd, "wb", closefd=False), _CHUNK_BYTES) as out:
+        sink = TarSink(out)
+        records = merge_into(
+            sink, tars, entries, drop, epoch=epoch, acl=acl, resolve=resolve, keep_times=keep_times, note=note
+        )
+        sink.end()
+    return records
+
+
+def merge_into(
+    sink: Sink,
+    tars: Sequence[Path],
+    entries: Sequence[Entry],
+    drop: Sequence[str],
+    *,
+    epoch: int,
+    acl: Literal["error", "drop"],
+    resolve: Resolve,
+    keep_times: bool = False,
+    note: Note = lambda _: None,
+) -> list[FileRecord]:
+    """Give every member to `sink` and say what they were, sorted by path.
 
     `resolve` follows the links of the tree; names are put through it by their directory. Times later
     than `epoch` become `epoch`. With `keep_times`, for a tar that others made, they stay as they are, and
     every header is written anew: of odd ones tar2sqfs has its own reading. `note` hears of members that a
-    later one of the same tar replaced. ImageError before the first byte where the parts make no tree.
+    later one of the same tar replaced. ImageError before the first member where the parts make no tree.
     """
     union = unite(tars, entries, drop, acl=acl, resolve=resolve, note=note)
     sources = [_Source(tar) for tar in tars]
-    with io.BufferedWriter(io.FileIO(out_fd, "wb", closefd=False), _CHUNK_BYTES) as out:
-        records = list(_write(union, sources, _Target(out, epoch, keep_times)))
+    records = list(_write(union, sources, _Target(sink, epoch, keep_times)))
     return sorted(records, key=lambda record: record.path)
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """Where the stream goes, and what becomes of times."""
+    """Where the members go, and what becomes of times."""
 
-    out: IO[bytes]
+    sink: Sink
     epoch: int
     keep_times: bool
+
+    def add(self, header: Header, content: Pieces = (), stored: Stored | None = None) -> FileRecord:
+        """Hand a member on."""
+        sha256 = hashlib.sha256()
+        self.sink.add(header, _hashed(content, sha256.update), stored)
+        return _record(header, sha256.hexdigest() if header.kind == "file" else None)
+
+
+def _hashed(content: Pieces, update: Callable[[memoryview | bytes], None]) -> Iterator[memoryview | bytes]:
+    for piece in content:
+        update(piece)
+        yield piece
 
 
 class _Source:
@@ -132,7 +207,6 @@ def _write(union: Union, sources: Sequence[_Source], to: _Target) -> Iterator[Fi
     for path, entry in generated:
         if entry.kind != "dir":
             yield _write_entry(path, entry, to)
-    to.out.write(TAR_END)
 
 
 def _write_members(union: Union, sources: Sequence[_Source], to: _Target) -> Iterator[FileRecord]:
@@ -147,14 +221,13 @@ def _write_members(union: Union, sources: Sequence[_Source], to: _Target) -> Ite
             carriers[id(first)] = carrier = _write_item(item, first, sources, to)
             yield carrier
         else:
-            yield _write_link(item, carrier, to.out)
+            yield _write_link(item, carrier, to)
 
 
 def _write_item(item: Item, origin: Item, sources: Sequence[_Source], to: _Target) -> FileRecord:
-    """Write `origin` at the path of `item`: its own bytes where nothing changes, else new headers."""
+    """Write `origin` at the path of `item`."""
     member, source, header = origin.member, sources[origin.source], _header(item.path, origin.member, to)
-    out = to.out
-    copied = (
+    unchanged = (
         item is origin
         and not to.keep_times
         and member.as_is
@@ -162,25 +235,14 @@ def _write_item(item: Item, origin: Item, sources: Sequence[_Source], to: _Targe
         and header.mtime == int(member.info.mtime)
         and not find_acl(member.info)
     )
-    sha256 = hashlib.sha256()
-    if not copied:
-        out.write(encode_header(header))
-    elif member.info.issparse() or member.kind != "file":
-        _copy(source.pieces(member.start, member.end), out)
-    else:
-        _copy(source.pieces(member.start, member.data), out)
-    if member.kind == "file":
-        stored = copied and member.info.issparse()
-        for piece in source.content(member):
-            sha256.update(piece)
-            if not stored:
-                out.write(piece)
-        if not stored:
-            out.write(padding(header.size_bytes))
-    return _record(header, sha256.hexdigest() if member.kind == "file" else None)
+    stored = None
+    if unchanged:
+        whole = member.kind != "file" or member.info.issparse()
+        stored = Stored(source.pieces(member.start, member.end if whole else member.data), whole)
+    return to.add(header, source.content(member) if member.kind == "file" else (), stored)
 
 
-def _copy(pieces: Iterable[memoryview], out: IO[bytes]) -> None:
+def _copy(pieces: Pieces, out: IO[bytes]) -> None:
     for piece in pieces:
         out.write(piece)
 
@@ -202,19 +264,17 @@ def _header(path: str, member: Member, to: _Target) -> Header:
     )
 
 
-def _write_link(item: Item, carrier: FileRecord, out: IO[bytes]) -> FileRecord:
+def _write_link(item: Item, carrier: FileRecord, to: _Target) -> FileRecord:
     link = replace(carrier, path=item.path, kind="hardlink", target=carrier.path)
-    out.write(
-        encode_header(
-            Header(
-                path=link.path,
-                kind=link.kind,
-                mode=link.mode,
-                uid=link.uid,
-                gid=link.gid,
-                mtime=link.mtime,
-                target=link.target,
-            )
+    to.add(
+        Header(
+            path=link.path,
+            kind=link.kind,
+            mode=link.mode,
+            uid=link.uid,
+            gid=link.gid,
+            mtime=link.mtime,
+            target=link.target,
         )
     )
     return link
@@ -231,11 +291,7 @@ def _write_entry(path: str, entry: Entry, to: _Target) -> FileRecord:
         size_bytes=len(entry.content) if entry.kind == "file" else 0,
         target=entry.target if entry.kind == "symlink" else "",
     )
-    to.out.write(encode_header(header))
-    if entry.kind != "file":
-        return _record(header, None)
-    to.out.write(entry.content + padding(len(entry.content)))
-    return _record(header, hashlib.sha256(entry.content).hexdigest())
+    return to.add(header, [entry.content] if entry.kind == "file" else ())
 
 
 def _record(header: Header, sha256: str | None) -> FileRecord:
