@@ -118,6 +118,12 @@ def resume() -> None:
         _running.stopped = False
 
 
+def check_stopped() -> None:
+    """Interrupted after `stop_all`: for long work that is no tool."""
+    if _running.stopped:
+        raise Interrupted("stopped")
+
+
 _T = TypeVar("_T")
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Tars of the tree + generated entries -> a squashfs, through tar2sqfs, without privilege or scratch tree."""
+"""Tars of the tree + generated entries -> a squashfs, without privilege or scratch tree.
+
+Through tar2sqfs, or with a cache of compressed blocks through the library it stands on, to the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,15 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rofs.entry import Entry
 from rofs.errors import ImageError, ToolError
 from rofs.image.lz4tables import unexpand_tables
-from rofs.image.merge import FileRecord, merge
+from rofs.image.merge import FileRecord, Sink, merge, merge_into
 from rofs.image.union import Note, Resolve
 from rofs.profile import ImageOptions
-from rofs.run import run
+from rofs.run import check_stopped, run, stoppable
 
 _LEFT_OUT = re.compile(r"warning|skip|unsupported|not support|ignor", re.IGNORECASE)
 
@@ -48,29 +52,109 @@ def write_squashfs(
     log: Path | None = None,
     timeout_s: float | None = None,
     note: Note = lambda _: None,
+    blocks: Path | None = None,
 ) -> list[FileRecord]:
     """Write `out` and say what is in it, sorted by path; parameters as in `merge`.
 
-    The bytes do not depend on `jobs`. ImageError where the tree cannot become a squashfs whole,
-    ToolError where tar2sqfs fails otherwise; then there is no `out`.
+    With `blocks`, the directory of a cache, blocks that were compressed before are taken from it, by libsquashfs;
+    where that cannot be, tar2sqfs writes the image, and `note` hears why. The bytes are the same, and do not depend
+    on `jobs`. ImageError where the tree cannot become a squashfs whole, ToolError where tar2sqfs fails otherwise;
+    then there is no `out`.
     """
-    lines: list[str] = []
-    argv = tar2sqfs_argv(out, options, epoch, jobs or os.cpu_count() or 1)
+    jobs = jobs or os.cpu_count() or 1
 
-    def write(fd: int) -> list[FileRecord]:
-        acl = options.acl
-        return merge(tars, entries, drop, fd, epoch=epoch, acl=acl, resolve=resolve, keep_times=keep_times, note=note)
+    said: set[str] = set()
+
+    def once(text: str) -> None:
+        if text not in said:  # the tree may be merged twice
+            said.add(text)
+            note(text)
+
+    about: dict[str, Any] = {
+        "epoch": epoch,
+        "acl": options.acl,
+        "resolve": resolve,
+        "keep_times": keep_times,
+        "note": once,
+    }
+
+    def stream(fd: int) -> list[FileRecord]:
+        return merge(tars, entries, drop, fd, **about)
+
+    def into(sink: Sink) -> list[FileRecord]:
+        return merge_into(sink, tars, entries, drop, **about)
 
     try:
-        with _piped(write) as (reading, records):
-            env = {"SOURCE_DATE_EPOCH": str(epoch)}
-            run(argv, stdin=reading, log=log, timeout_s=timeout_s, env=env, on_line=lines.append)
-        _check_words(lines)
+        records = None
+        if blocks is not None:
+            records = _write_reusing(out, into, blocks, options=options, epoch=epoch, jobs=jobs, log=log, note=once)
+        if records is None:
+            argv = tar2sqfs_argv(out, options, epoch, jobs)
+            records = _write_by_tool(argv, stream, epoch=epoch, log=log, timeout_s=timeout_s)
         unexpand_tables(out)
     except BaseException:
         out.unlink(missing_ok=True)
         raise
     return records
+
+
+def _write_by_tool(
+    argv: Sequence[str],
+    stream: Callable[[int], list[FileRecord]],
+    *,
+    epoch: int,
+    log: Path | None,
+    timeout_s: float | None,
+) -> list[FileRecord]:
+    lines: list[str] = []
+    with _piped(stream) as (reading, records):
+        env = {"SOURCE_DATE_EPOCH": str(epoch)}
+        run(argv, stdin=reading, log=log, timeout_s=timeout_s, env=env, on_line=lines.append)
+    _check_words(lines)
+    return records
+
+
+def _write_reusing(
+    out: Path,
+    into: Callable[[Sink], list[FileRecord]],
+    directory: Path,
+    *,
+    options: ImageOptions,
+    epoch: int,
+    jobs: int,
+    log: Path | None,
+    note: Note,
+) -> list[FileRecord] | None:
+    """Write `out` through the library, or say why not: then None."""
+    from rofs.image.blockcache import open_blocks
+    from rofs.image.blockcompressor import make_config, shape_of
+    from rofs.image.libsquashfs import LibraryError, find_library
+    from rofs.image.squashwriter import SquashWriter
+
+    library, reason = find_library(options.compression)
+    if library is None:
+        note(f"compressed blocks are not reused: {reason}")
+        return None
+    chosen = library
+
+    def work() -> list[FileRecord]:
+        shape = shape_of(chosen, make_config(chosen, options))
+        with open_blocks(directory, shape, note=note) as blocks:
+            with SquashWriter(chosen, out, blocks, options=options, epoch=epoch, jobs=jobs, stop=check_stopped) as sink:
+                records = into(sink)
+                sink.finish()
+            if log is not None:
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(f"libsquashfs: {blocks.hits} blocks reused, {blocks.misses} compressed\n")
+        return records
+
+    (result,) = stoppable(work)  # in a thread: no signal handler may raise where the library calls back
+    if isinstance(result, LibraryError):
+        note(f"compressed blocks are not reused: {result}")
+        return None
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
 @contextmanager

@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: MIT
+"""Members of the image -> a squashfs through libsquashfs: the bytes that tar2sqfs 1.x writes for the same stream.
+
+Blocks, fragments, duplicates, metadata and attributes are the library's; `inodes` has the order of the tree.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from contextlib import ExitStack
+from ctypes import (
+    Array,
+    addressof,
+    byref,
+    c_char,
+    c_uint16,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+    create_string_buffer,
+    memmove,
+    memset,
+    sizeof,
+)
+from pathlib import Path
+from typing import Self
+
+from rofs.image.blockcache import Blocks
+from rofs.image.blockcompressor import CachingCompressor, create, make_config
+from rofs.image.inodes import NO_XATTRS, Inodes, Node
+from rofs.image.libsquashfs import (
+    EXT_FILE,
+    HAS_COMPRESSOR_OPTIONS,
+    KEEP_IN_MEMORY,
+    OVERWRITE,
+    File,
+    Library,
+    LibraryError,
+    ProcessorDesc,
+    Super,
+    check,
+    destroy,
+)
+from rofs.image.merge import Pieces, Stored
+from rofs.image.tarstream import Header
+from rofs.profile import ImageOptions
+from rofs.treefacts import Kind
+
+DEVICE_BLOCK_BYTES = 4096
+_CHUNK_BYTES = 1 << 20
+_BACKLOG_BYTES = 16 << 20
+"""Of blocks that wait for a thread; their number does not show in the image."""
+_SLOTS = 4096
+_BASE = struct.Struct("<HHHHII")
+"""sqfs_inode_t: type, mode, indexes of uid and gid, mtime, number."""
+_TYPE = struct.Struct("<H")
+_WORD = struct.Struct("<I")
+_TWO_WORDS = struct.Struct("<II")
+_INODE_BYTES = 64
+"""sqfs_inode_generic_t: what follows it is a link's target or a file's blocks."""
+_AT_DATA = 24
+"""Where its union is, that begins with `nlink` but in a directory's basic form and a file's two."""
+_AT_NLINK_OF_DIR, _AT_NLINK_OF_FILE = 28, 48
+_TYPES: dict[Kind, int] = {"dir": 1, "file": 2, "symlink": 3, "block": 4, "char": 5, "fifo": 6}
+
+
+class SquashWriter:
+    """A sink of `merge_into` that writes what belongs to all members by `finish`; a context manager.
+
+    LibraryError where the library fails; then the image is not whole. For a thread that is not the main one (see
+    `blockcompressor`). `stop` is called at each member, to raise where the work shall end.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        out: Path,
+        blocks: Blocks,
+        *,
+        options: ImageOptions,
+        epoch: int,
+        jobs: int,
+        stop: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._c, self._stop, self._stack = library.c, stop, ExitStack()
+        self._tree = Inodes()
+        self._slots: list[Array[c_void_p]] = []
+        self._used_slots = 0
+        self._ids: dict[int, int] = {}
+        self._room = create_string_buffer(_CHUNK_BYTES)
+        self._window = memoryview(self._room).cast("B")
+        self._super = Super()
+        with ExitStack() as stack:
+            self._open(stack, library, out, blocks, options, epoch, jobs)
+            self._stack = stack.pop_all()
+
+    def _open(
+        self,
+        stack: ExitStack,
+        library: Library,
+        out: Path,
+        blocks: Blocks,
+        options: ImageOptions,
+        epoch: int,
+        jobs: int,
+    ) -> None:
+        """Make the library's objects; `stack` destroys them the other way round, the threads' owner before theirs."""
+        c = self._c
+
+        def own(pointer: int | None, what: str) -> int:
+            if not pointer:
+                raise LibraryError(f"libsquashfs: cannot make {what}")
+            stack.callback(destroy, pointer)
+            return pointer
+
+        config = make_config(library, options)
+        self._file = own(c.sqfs_open_file(os.fsencode(out), OVERWRITE), f"{out}")
+        self._compressor = CachingCompressor(library, config, blocks)
+        stack.callback(self._compressor.close)
+        cmp = self._cmp = self._compressor.address
+        uncompressor = own(create(library, config, uncompress=True), "a decompressor")
+        check(c.sqfs_super_init(byref(self._super), options.block_size, epoch, library.codec), "super block")
+        check(c.sqfs_super_write(byref(self._super), self._file), "super block")
+        written = self._compressor.write_options(self._file)
+        check(written, "compressor options")
+        self._super.flags |= HAS_COMPRESSOR_OPTIONS if written else 0
+        writer = own(c.sqfs_block_writer_create(self._file, DEVICE_BLOCK_BYTES, 0), "a block writer")
+        self._fragments = own(c.sqfs_frag_table_create(0), "a fragment table")
+        stack.callback(self._free_inodes)
+        backlog = max(2 * jobs, min(10 * jobs, _BACKLOG_BYTES // options.block_size))
+        desc = ProcessorDesc(
+            size=sizeof(ProcessorDesc),
+            max_block_size=options.block_size,
+            num_workers=jobs,
+            max_backlog=backlog,
+            cmp=cmp,
+            wr=writer,
+            tbl=self._fragments,
+            file=self._file,
+            uncmp=uncompressor,
+        )
+        processor = c_void_p()
+        check(c.sqfs_block_processor_create_ex(byref(desc), byref(processor)), "block processor")
+        self._processor = own(processor.value, "a block processor")
+        self._id_table = own(c.sqfs_id_table_create(0), "an id table")
+        self._xattrs = own(c.sqfs_xattr_writer_create(0), "an attribute writer")
+        self._inode_table = own(c.sqfs_meta_writer_create(self._file, cmp, 0), "an inode table")
+        self._dir_table = own(c.sqfs_meta_writer_create(self._file, cmp, KEEP_IN_MEMORY), "a directory table")
+        self._dirs = own(c.sqfs_dir_writer_create(self._dir_table, 0), "a directory writer")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def add(self, header: Header, content: Pieces, stored: Stored | None) -> None:
+        """Take a member."""
+        self._stop()
+        node = self._tree.add(header)
+        if header.kind == "hardlink":
+            return
+        if header.xattrs:
+            # Their order shows in the image: tar2sqfs has the last record first, and new records are sorted.
+            pairs = list(header.xattrs.items()) if stored else sorted(header.xattrs.items())
+            node.xattrs = self._add_xattrs(pairs[::-1])
+        if header.kind == "file":
+            node.extra = self._add_file(content)
+
+    def _check(self, status: int, doing: str) -> None:
+        if status < 0:
+            failure = self._compressor.failure
+            raise LibraryError(f"libsquashfs: {doing}: {failure or f'error {status}'}") from failure
+
+    def _add_xattrs(self, pairs: list[tuple[str, bytes]]) -> int:
+        c, found = self._c, c_uint32()
+        self._check(c.sqfs_xattr_writer_begin(self._xattrs, 0), "attributes")
+        for name, value in pairs:
+            self._check(c.sqfs_xattr_writer_add(self._xattrs, os.fsencode(name), value, len(value)), "attributes")
+        self._check(c.sqfs_xattr_writer_end(self._xattrs, byref(found)), "attributes")
+        return found.value
+
+    def _add_file(self, content: Pieces) -> int:
+        """Hand a file's content to the threads -> the address where its inode's address will be."""
+        c, processor, room, window = self._c, self._processor, self._room, self._window
+        if self._used_slots % _SLOTS == 0:
+            self._slots.append((c_void_p * _SLOTS)())
+        slot = addressof(self._slots[-1]) + self._used_slots % _SLOTS * sizeof(c_void_p)
+        self._used_slots += 1
+        self._check(c.sqfs_block_processor_begin_file(processor, slot, None, 0), "file")
+        for piece in content:
+            for at in range(0, len(piece), _CHUNK_BYTES):
+                part = piece[at : at + _CHUNK_BYTES]
+                window[: len(part)] = part
+                self._check(c.sqfs_block_processor_append(processor, room, len(part)), "file data")
+        self._check(c.sqfs_block_processor_end_file(processor), "end of file")
+        return slot
+
+    def finish(self) -> None:
+        """Write the rest of the image."""
+        c, head = self._c, byref(self._super)
+        self._check(c.sqfs_block_processor_finish(self._processor), "data blocks")
+        self._write_tree()
+        self._check(c.sqfs_frag_table_write(self._fragments, self._file, head, self._cmp), "fragment table")
+        self._check(c.sqfs_id_table_write(self._id_table, self._file, head, self._cmp), "id table")
+        self._check(c.sqfs_xattr_writer_flush(self._xattrs, self._file, head, self._cmp), "attributes")
+        self._super.bytes_used = size_bytes = self._size()
+        self._check(c.sqfs_super_write(head, self._file), "super block")
+        padding = create_string_buffer(-size_bytes % DEVICE_BLOCK_BYTES or 1)
+        if size_bytes % DEVICE_BLOCK_BYTES:
+            file = File.from_address(self._file)
+            self._check(file.write_at(self._file, size_bytes, addressof(padding), len(padding)), "padding")
+
+    def _size(self) -> int:
+        return int(File.from_address(self._file).get_size(self._file))
+
+    def _write_tree(self) -> None:
+        c, nodes = self._c, self._tree.ordered()
+        self._super.inode_count, self._super.inode_table_start = len(nodes), self._size()
+        targets = (len(node.extra) for node in nodes if isinstance(node.extra, bytes))
+        scratch = create_string_buffer(_INODE_BYTES + max(targets, default=0))
+        block, offset = c_uint64(), c_uint32()
+        for node in nodes:
+            self._stop()
+            inode = self._inode_of(node, scratch)
+            try:
+                c.sqfs_meta_writer_get_position(self._inode_table, byref(block), byref(offset))
+                node.ref = block.value << 16 | offset.value
+                self._check(c.sqfs_meta_writer_write_inode(self._inode_table, inode), "inode")
+            finally:
+                if inode != addressof(scratch):
+                    c.sqfs_free(inode)
+        self._check(c.sqfs_meta_writer_flush(self._inode_table), "inodes")
+        self._check(c.sqfs_meta_writer_flush(self._dir_table), "directories")
+        self._super.root_inode_ref, self._super.directory_table_start = nodes[-1].ref, self._size()
+        self._check(c.sqfs_meta_write_write_to_file(self._dir_table), "directories")
+
+    def _inode_of(self, node: Node, scratch: Array[c_char]) -> int:
+        """The address of a node's inode, in `scratch` or the library's memory, which is to be freed."""
+        uid, gid = self._id(node.uid), self._id(node.gid)
+        if node.kind == "dir":
+            address = self._make_dir(node)
+        elif node.kind == "file":
+            address = self._take_file(node)
+        else:
+            address = _fill(node, scratch)
+        view = (c_char * _INODE_BYTES).from_address(address)
+        (kind,) = _TYPE.unpack_from(view)
+        _BASE.pack_into(view, 0, kind, node.mode, uid, gid, node.mtime, node.number)
+        if node.xattrs != NO_XATTRS or kind >= EXT_FILE:
+            self._check(self._c.sqfs_inode_set_xattr_index(address, node.xattrs), "attributes of an inode")
+        return address
+
+    def _make_dir(self, node: Node) -> int:
+        c, dirs = self._c, self._dirs
+        self._check(c.sqfs_dir_writer_begin(dirs, 0), "directory")
+        for name, child in node.children.items():
+            self._check(c.sqfs_dir_writer_add_entry(dirs, name, child.number, child.ref, child.mode), "directory")
+        self._check(c.sqfs_dir_writer_end(dirs), "directory")
+        above = node.parent.number if node.parent else 0
+        address = c.sqfs_dir_writer_create_inode(dirs, 0, node.xattrs, above)
+        if not address:
+            raise LibraryError("libsquashfs: cannot make a directory's inode")
+        view = (c_char * _INODE_BYTES).from_address(address)
+        basic = _TYPE.unpack_from(view)[0] == _TYPES["dir"]
+        _WORD.pack_into(view, _AT_NLINK_OF_DIR if basic else _AT_DATA, node.links)
+        return int(address)
+
+    def _take_file(self, node: Node) -> int:
+        slot = c_void_p.from_address(int(node.extra))
+        address, slot.value = slot.value, None
+        if not address:
+            raise LibraryError("libsquashfs: a file without an inode")
+        view = (c_char * _INODE_BYTES).from_address(address)
+        if node.links > 1 and _TYPE.unpack_from(view)[0] == _TYPES["file"]:
+            self._check(self._c.sqfs_inode_make_extended(address), "inode of a file")
+        if _TYPE.unpack_from(view)[0] == EXT_FILE:
+            _WORD.pack_into(view, _AT_NLINK_OF_FILE, node.links)
+        return address
+
+    def _id(self, number: int) -> int:
+        """The index of a uid or gid."""
+        if number not in self._ids:
+            index = c_uint16()
+            self._check(self._c.sqfs_id_table_id_to_index(self._id_table, number, byref(index)), "ids")
+            self._ids[number] = index.value
+        return self._ids[number]
+
+    def _free_inodes(self) -> None:
+        """Those of files that were not written, after an error."""
+        for slots in self._slots:
+            for address in slots:
+                if address:
+                    self._c.sqfs_free(address)
+
+
+def _fill(node: Node, scratch: Array[c_char]) -> int:
+    """An inode of its own making: symbolic links, devices, fifos."""
+    memset(scratch, 0, _INODE_BYTES)
+    _TYPE.pack_into(scratch, 0, _TYPES[node.kind])
+    if isinstance(node.extra, bytes):
+        _TWO_WORDS.pack_into(scratch, _AT_DATA, node.links, len(node.extra))
+        memmove(addressof(scratch) + _INODE_BYTES, node.extra, len(node.extra))
+    else:
+        _TWO_WORDS.pack_into(scratch, _AT_DATA, node.links, node.extra)
+    return addressof(scratch)
