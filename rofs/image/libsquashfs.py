@@ -26,6 +26,7 @@ from ctypes import (
     c_uint64,
     c_void_p,
     cast,
+    memset,
     sizeof,
 )
 from dataclasses import dataclass
@@ -227,15 +228,17 @@ def _load(compression: str) -> Library:
 def _try_structures(library: CDLL, codec: int) -> None:
     """Let the library fill what it fills; it compares the size of ProcessorDesc itself."""
     wide = (Super * 2)()
+    memset(wide, 0xFF, sizeof(wide))
     library.sqfs_super_init(wide, 131072, 7, codec)
     first = wide[0]
     seen = (first.magic, first.modification_time, first.block_size, first.compression_id, first.version_major)
-    if seen != (_MAGIC, 7, 131072, codec, 4) or first.bytes_used != sizeof(Super) or any(bytes(wide[1])):
+    if seen != (_MAGIC, 7, 131072, codec, 4) or first.bytes_used != sizeof(Super) or {*bytes(wide[1])} != {0xFF}:
         raise LibraryError(f"{SONAME} has another super block than 1.2.0's")
     configs = (CompressorConfig * 2)()
+    memset(configs, 0xFF, sizeof(configs))
     if library.sqfs_compressor_config_init(configs, codec, 131072, 0):
         raise LibraryError(f"{SONAME} lacks the compressor")
-    if (configs[0].id, configs[0].block_size) != (codec, 131072) or any(bytes(configs[1])):
+    if (configs[0].id, configs[0].block_size) != (codec, 131072) or {*bytes(configs[1])} != {0xFF}:
         raise LibraryError(f"{SONAME} has another compressor configuration than 1.2.0's")
     table = c_void_p()
     if library.sqfs_compressor_create(byref(configs[0]), byref(table)) or not table.value:

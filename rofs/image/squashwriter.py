@@ -172,7 +172,8 @@ class SquashWriter:
     def _check(self, status: int, doing: str) -> None:
         if status < 0:
             failure = self._compressor.failure
-            raise LibraryError(f"libsquashfs: {doing}: {failure or f'error {status}'}") from failure
+            reason = f"error {status}" if failure is None else repr(failure)
+            raise LibraryError(f"libsquashfs: {doing}: {reason}") from failure
 
     def _add_xattrs(self, pairs: list[tuple[str, bytes]]) -> int:
         c, found = self._c, c_uint32()
