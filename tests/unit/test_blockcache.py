@@ -62,10 +62,13 @@ def test_shapes_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_a_build_that_fails_publishes_nothing_and_leaves_nothing(tmp_path: Path) -> None:
-    building = open_blocks(tmp_path, SHAPE)
-    building.__enter__().add(key(1), b"one")
+    def build() -> None:
+        with open_blocks(tmp_path, SHAPE) as blocks:
+            blocks.add(key(1), b"one")
+            raise KeyError
+
     with pytest.raises(KeyError):
-        building.__exit__(KeyError, KeyError(), None)
+        build()
     assert segments(tmp_path) == [] and list(tmp_path.glob("*/*")) == []
 
 
