@@ -27,7 +27,7 @@ MAX_TEXT_BYTES = 16 << 20
 
 _TEXTS = re.compile(
     r"/etc/(?:passwd|group|shadow|gshadow|fstab|os-release|ssh/sshd_config)"
-    r"|/usr/lib/os-release|/var/lib/dpkg/status"
+    r"|/usr/lib/os-release|/var/lib/dpkg/status|/(?:var|usr)/lib/opkg/status|/usr/share/doc/[^/]+/copyright"
     r"|(?:/etc|/usr/lib|/lib)/systemd/system/[^/]+"
     r"|(?:/usr)?/lib/modules/[^/]+/modules\.(?:dep|builtin)"
 )

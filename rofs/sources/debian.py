@@ -21,6 +21,7 @@ from rofs.profile import DebianSource
 from rofs.run import find_program, run
 from rofs.sources.apt import host_options, sources_suffix
 from rofs.sources.binfmt import ensure_emulation
+from rofs.sources.dpkg import parse_packages
 
 MERGED_USR = Path("/usr/share/mmdebstrap/hooks/merged-usr")
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -298,9 +299,4 @@ def remove_tree(directory: Path, *, root: bool, log: Path | None) -> None:
 
 def parse_status(status: bytes) -> dict[str, str]:
     """dpkg's status file -> {package: version} of what is installed, by name."""
-    found = {}
-    for paragraph in status.decode(errors="replace").split("\n\n"):
-        fields = dict(re.findall(r"^(Package|Version|Status): (.*)$", paragraph, re.MULTILINE))
-        if fields.get("Status", "").endswith(" installed"):
-            found[fields["Package"]] = fields["Version"]
-    return dict(sorted(found.items()))
+    return {package.name: package.version for package in parse_packages(status)}
