@@ -44,6 +44,7 @@ ROOMS = (
     "rofs.store",
     "rofs.sources",
     "rofs.image",
+    "rofs.sbom",
     "rofs.machine",
     "rofs.verify",
     "rofs.fetch",
