@@ -63,25 +63,26 @@ class Document:
     problems: tuple[Problem, ...] = ()
 
 
-def load(path: Path) -> Document:
-    """Read and parse `path`; ProfileError where there is nothing usable."""
-    return parse(_read(path), path)
+def load(path: Path, kind: str = "profile", max_bytes: int = MAX_BYTES) -> Document:
+    """Read and parse `path`, which is called a `kind`; ProfileError where there is nothing usable."""
+    return parse(_read(path, kind, max_bytes), path, kind)
 
 
-def parse(raw: bytes, file: Path) -> Document:
+def parse(raw: bytes, file: Path, kind: str = "profile") -> Document:
     """Parse the bytes of a profile; `file` is only for the marks."""
     text = _decode(raw, str(file))
     try:
-        _refuse_extras(text, str(file))
+        _refuse_extras(text, str(file), kind)
         root = yaml.compose(text, Loader=_LOADER)
     except yaml.YAMLError as error:
         raise ProfileError([_syntax_problem(error, text, str(file))]) from None
     if root is None or root.tag == _TAG + "null":
         start = Mark(str(file), 1, 1)
-        raise _error(start, "the file is empty", "empty", "`rofs init` writes a profile to start from")
+        hint = {"profile": "`rofs init` writes a profile to start from"}.get(kind, "")
+        raise _error(start, "the file is empty", "empty", hint)
     walk = _Walk(str(file))
     if not isinstance(root, yaml.MappingNode):
-        raise _error(walk.mark(root), "a profile is a mapping of keys to values", "wrong-type")
+        raise _error(walk.mark(root), f"a {kind} is a mapping of keys to values", "wrong-type")
     data = walk.value(root, ())
     marks = Marks(str(file), walk.values, walk.keys, walk.raw)
     return Document(file, data, marks, tuple(walk.problems))
@@ -91,25 +92,25 @@ def _error(mark: Mark, message: str, rule: str, hint: str = "") -> ProfileError:
     return ProfileError([Problem(mark, message, rule, hint=hint)])
 
 
-def _read(path: Path) -> bytes:
-    """The bytes of a regular file of at most MAX_BYTES."""
+def _read(path: Path, kind: str, max_bytes: int) -> bytes:
+    """The bytes of a regular file of at most `max_bytes`."""
     start = Mark(str(path), 1, 1)
     try:
-        kind = path.stat().st_mode
-        if stat.S_ISDIR(kind):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
             raise _error(start, "is a directory", "unreadable-file", "name the YAML file in it")
-        if not stat.S_ISREG(kind):
+        if not stat.S_ISREG(mode):
             # A pipe has no directory beside it, and reading one could wait forever.
             raise _error(start, "is not a regular file", "unreadable-file")
         with path.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
+            raw = stream.read(max_bytes + 1)
     except FileNotFoundError:
         raise _error(start, "no such file", "missing-file") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise _error(start, f"cannot be read: {reason}", "unreadable-file") from None
-    if len(raw) > MAX_BYTES:
-        raise _error(start, f"is larger than {MAX_BYTES >> 10} KiB, which no profile is", "too-large")
+    if len(raw) > max_bytes:
+        raise _error(start, f"is larger than {max_bytes >> 10} KiB, which no {kind} is", "too-large")
     return raw
 
 
@@ -131,7 +132,7 @@ def _mark_after(before: str, file: str) -> Mark:
     return Mark(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
 
 
-def _refuse_extras(text: str, file: str) -> None:
+def _refuse_extras(text: str, file: str, kind: str) -> None:
     """Refuse aliases, anchors, tags, deep nesting and a second document, each at its place."""
     depth = documents = 0
     problems: list[Problem] = []
@@ -141,7 +142,7 @@ def _refuse_extras(text: str, file: str) -> None:
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents == 2:
-                raise _error(mark, "a second document; a profile is one", "yaml-extra", "remove the `---`")
+                raise _error(mark, f"a second document; a {kind} is one", "yaml-extra", "remove the `---`")
         elif isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             hint = "write the value out in each place"
             problems.append(Problem(mark, f"YAML alias or anchor {event.anchor!r}", "yaml-extra", hint=hint))

@@ -43,28 +43,36 @@ def check_schema(document: Document) -> list[Problem]:
         mark = document.marks.find(("schema",))
         hint = "this rofs reads rofs/v1"
         return [Problem(mark, f"unknown schema {show(version)}", "bad-value", ("schema",), hint)]
+    found = {(problem.mark, problem.at): problem for problem in check_shape(document, SCHEMA_FILE)}
+    for problem in _rules(document):
+        found.setdefault((problem.mark, problem.at), problem)
+    return list(found.values())
+
+
+def check_shape(document: Document, schema_file: Path) -> list[Problem]:
+    """What a JSON schema refuses of a document, at most one problem for each place."""
     found: dict[tuple[Mark, KeyPath], Problem] = {}
     misread = {problem.at: problem for problem in _misread_numbers(document)}
-    for error in validator().iter_errors(document.data):
+    for error in validator(schema_file).iter_errors(document.data):
         for problem in _problems(error, document):
             # That a number was misread explains better than that it is out of range.
             better = misread.get(problem.at) if problem.rule == "bad-value" else None
             found.setdefault((problem.mark, problem.at), better or problem)
-    for problem in (*misread.values(), *_rules(document)):
+    for problem in misread.values():
         found.setdefault((problem.mark, problem.at), problem)
     return list(found.values())
 
 
 @functools.cache
-def schema() -> dict[str, Any]:
-    """The schema as data."""
-    data: dict[str, Any] = json.loads(SCHEMA_FILE.read_text("utf-8"))
+def schema(file: Path = SCHEMA_FILE) -> dict[str, Any]:
+    """A schema as data; the profile's."""
+    data: dict[str, Any] = json.loads(file.read_text("utf-8"))
     return data
 
 
 @functools.cache
-def validator() -> Any:
-    """The schema's validator. jsonschema takes 80 ms to import, so that waits until a profile is checked."""
+def validator(file: Path = SCHEMA_FILE) -> Any:
+    """A schema's validator. jsonschema takes 80 ms to import, so that waits until something is checked."""
     from jsonschema import Draft202012Validator, FormatChecker
     from jsonschema.exceptions import ValidationError
     from jsonschema.validators import extend
@@ -85,7 +93,7 @@ def validator() -> Any:
         formats.checks(name, BadValue)(_strings_by(check))
     for name, check_number in NUMBER_FORMATS.items():
         formats.checks(name, BadValue)(_numbers_by(check_number))
-    return strict(schema(), format_checker=formats)
+    return strict(schema(file), format_checker=formats)
 
 
 def _strings_by(check: Callable[[str], object]) -> Callable[[object], bool]:
