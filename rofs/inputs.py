@@ -6,6 +6,7 @@ Nothing after this module reads beside a profile.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,6 +52,8 @@ class Inputs:
     """What the files beside the profile hold, by the index of the entry in the profile that names them.
 
     An entry without files has no item: `files[i]` with `content` or `link`, `users[i]` without keys.
+    `digests` is the sha256 of each file that was read, by its name in the profile; of a directory of
+    dot-files one of all that a home gets of it. Trees and kernels are not among them.
     """
 
     files: Mapping[int, bytes]
@@ -60,6 +63,7 @@ class Inputs:
     trees: Mapping[str, Path] = field(default_factory=dict)
     ownership: Ownership | None = None
     kernels: Mapping[str, BoardFiles] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_inputs(
@@ -77,30 +81,29 @@ def load_inputs(
     files: dict[int, bytes] = {}
     for index, decl in enumerate(profile.files):
         if decl.source is not None:
-            content = reader.take(decl.source, (*decl.at, "source"), _read_file)
+            content = reader.content(decl.source, (*decl.at, "source"), bytes)
             files[index] = content if content is not None else b""
     keys: dict[int, tuple[str, ...]] = {}
     for index, user in enumerate(profile.users):
         lines: dict[str, None] = {}  # the same key in two files counts once
         for number, name in enumerate(user.authorized_keys):
-            found = reader.take(name, (*user.at, "authorized_keys", number), _read_keys)
+            found = reader.content(name, (*user.at, "authorized_keys", number), parse_public_keys)
             lines.update(dict.fromkeys(found or ()))
         if user.authorized_keys:
             keys[index] = tuple(lines)
     dotfiles = {
-        index: reader.take(home.dotfiles, (*home.at, "dotfiles"), _read_dotfiles) or ()
-        for index, home in enumerate(profile.home)
+        index: reader.dotfiles(home.dotfiles, (*home.at, "dotfiles")) for index, home in enumerate(profile.home)
     }
     reader.problems += _keys_twice(profile, dotfiles)
     sources = profile.source.sources if isinstance(profile.source, DebianSource) else None
-    apt = None if sources is None else reader.take(sources, (*profile.source.at, "sources"), _read_file)
+    apt = None if sources is None else reader.content(sources, (*profile.source.at, "sources"), bytes)
     trees, ownership = _tree(profile, reader, chosen)
     kernels = _kernels(profile, reader, chosen)
     if reader.problems:
         raise ProfileError(reader.problems)
     return Inputs(
         files=files, authorized_keys=keys, dotfiles=dotfiles, apt_sources=apt, trees=trees, ownership=ownership,
-        kernels=kernels,
+        kernels=kernels, digests=reader.digests,
     )  # fmt: skip
 
 
@@ -128,7 +131,7 @@ def _tree(
     name = source.ownership
     try:
         ownership = reader.take(
-            name, (*source.at, "ownership"), lambda path: parse_ownership(_read_file(path), str(path))
+            name, (*source.at, "ownership"), lambda path: parse_ownership(reader.read(name, path), str(path))
         )
     except ProfileError as error:
         reader.problems += error.problems
@@ -160,6 +163,7 @@ class _Reader:
     def __init__(self, profile: Profile, on_read: Callable[[Path], None]) -> None:
         self.problems: list[Problem] = []
         self._on_read = on_read
+        self.digests: dict[str, str] = {}
         self._marks = profile.marks
         self._base = profile.file.parent
 
@@ -177,6 +181,23 @@ class _Reader:
             hint = str(getattr(error, "filename", None) or "")
         self.problems.append(Problem(self._marks.find(at), message, rule, at, hint))
         return None
+
+    def content(self, name: str, at: KeyPath, parse: Callable[[bytes], _T]) -> _T | None:
+        """What `parse` makes of the bytes of the file `name`, or None and a problem at `at`."""
+        return self.take(name, at, lambda path: parse(self.read(name, path)))
+
+    def read(self, name: str, path: Path) -> bytes:
+        """The bytes of the file called `name`, whose hash is kept."""
+        content = _read_file(path)
+        self.digests[name] = hashlib.sha256(content).hexdigest()
+        return content
+
+    def dotfiles(self, name: str, at: KeyPath) -> tuple[DotFile, ...]:
+        """What a directory of dot-files holds; nothing, and a problem, where it cannot be used."""
+        found = self.take(name, at, _read_dotfiles) or ()
+        about = [(str(f.path), f.kind, f.content, f.target, f.executable) for f in found]
+        self.digests[name] = hashlib.sha256(repr(about).encode()).hexdigest()
+        return found
 
     def find(self, paths: PerArch, at: KeyPath, architectures: Sequence[str], kinds: Sequence[str]) -> dict[str, Path]:
         """The file or directory of each architecture; one of the wrong kind, or none, is a problem."""
@@ -221,10 +242,6 @@ def _read_file(path: Path) -> bytes:
     if len(content) > MAX_FILE_BYTES:
         raise BadValue(f"is larger than {MAX_FILE_BYTES >> 20} MiB", "put it into a package", "too-large")
     return content
-
-
-def _read_keys(path: Path) -> tuple[str, ...]:
-    return parse_public_keys(_read_file(path))
 
 
 def _read_dotfiles(path: Path) -> tuple[DotFile, ...]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -70,6 +71,13 @@ home:
     assert inputs.files == {1: b"\0\xff"}
     assert inputs.authorized_keys == {1: (f"{ED25519} one@host", RSA)}
     assert inputs.apt_sources == b"Types: deb\n"
+    assert inputs.digests.keys() == {"debian.sources", "dot", "files/a", "keys/one.pub", "keys/two.pub"}
+    assert inputs.digests["files/a"] == hashlib.sha256(b"\0\xff").hexdigest()
+    (tmp_path / "dot/.config/run").chmod(0o644)
+    changed = read(tmp_path, text).digests
+    assert {name for name in changed if changed[name] != inputs.digests[name]} == {"dot"}
+    (tmp_path / "dot/.config/run").chmod(0o755)
+    assert read(tmp_path, text).digests == inputs.digests
     assert inputs.dotfiles == {
         0: (
             DotFile(path=PurePosixPath(".config"), kind="dir"),
