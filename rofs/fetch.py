@@ -6,35 +6,44 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from tempfile import mkdtemp
+from threading import Lock
 from typing import Any
 
-from rofs.errors import KeyPath, Problem, ProfileError
+from rofs.errors import KeyPath, Problem, ProfileError, SourceError
 from rofs.image.manifest import hash_file
 from rofs.inputs import BoardFiles, Inputs
+from rofs.lock import ArchLock, asked_differences
 from rofs.machine.arch import Arch
+from rofs.packages import Deb, Package
 from rofs.profile import DebianSource, DirectorySource, Profile, TarSource
 from rofs.progress import Progress, age
-from rofs.sources.apt import find_host_sources
+from rofs.sources.apt import PrivateApt, find_host_sources
 from rofs.sources.archive import check_tree, unpack_tar
 from rofs.sources.board import prepare_board
-from rofs.sources.debian import DROP, OF_ONE_MACHINE, UnknownPackage, fetch_tree
+from rofs.sources.debian import DROP, OF_ONE_MACHINE, UnknownPackage, install_tree
+from rofs.sources.debs import DebStore
 from rofs.sources.directory import write_directory_tar
-from rofs.sources.kernel import Boot, fetch_boot, fetch_busybox, load_boot
-from rofs.store import Cache
+from rofs.sources.kernel import Boot, load_boot, make_boot, make_busybox
+from rofs.sources.resolve import BUSYBOX, open_apt, resolve_busybox, resolve_kernel, resolve_tree
+from rofs.store import Cache, CacheEntry
 from rofs.tarmembers import iter_members
+from rofs.tools import KERNEL_TOOLS, TREE_TOOLS, tool_versions
 
 KERNEL_NEEDS = ("kmod",)
 """What a kernel package depends on at run time: only its files are taken, so it is named here."""
 CHUNK_BYTES = 1 << 20
-FORMAT = "4"
-"""Part of the cache's key: raised when the same question would be answered otherwise."""
+FORMAT = "5"
+"""Part of the cache's keys: raised when the same parts would give something else."""
+
+LOCKED = "as locked"
 
 OnLine = Callable[[str], None]
-Make = Callable[[Path, OnLine], None]
-"""Fills a directory of the cache, and says what it is doing."""
+Ask = Callable[[PrivateApt], tuple[Package, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +60,11 @@ class Tree:
 
 
 class Fetcher:
-    """For one architecture of one build; `epoch` is the newest time, in seconds."""
+    """For one architecture of one build; `epoch` is the newest time, in seconds.
+
+    With `locked` nothing is resolved, and nothing else is fetched. Without it the last resolution counts
+    until `refresh`.
+    """
 
     def __init__(
         self,
@@ -63,9 +76,121 @@ class Fetcher:
         *,
         epoch: int,
         refresh: bool,
+        locked: ArchLock | None = None,
     ) -> None:
         self.profile, self.inputs, self.arch, self.cache, self.progress = profile, inputs, arch, cache, progress
-        self.epoch, self.refresh = epoch, refresh
+        self.epoch, self.refresh, self.locked = epoch, refresh, locked
+        self.store = DebStore(cache.root / "debs")
+        self._apt = Lock()
+        self._apts: dict[tuple[str, str], PrivateApt] = {}
+
+    # --- which packages -----------------------------------------------------------------------------
+
+    def asked(self) -> tuple[str, ...]:
+        """What the profile asks of apt, in sorted words: the part of a lock that says whether it still fits."""
+        words = []
+        if isinstance(self.profile.source, DebianSource):
+            source = self._with_needs(self.profile.source)
+            words += [f"suite {source.suite}", f"variant {source.variant}"]
+            words += [f"package {name}" for name in source.packages]
+        words.append(f"{self._kernel_package() or 'busybox for the initrd'} of {self.profile.kernel.suite}")
+        return tuple(sorted(words))
+
+    def resolution(self, work: Path, logs: Path) -> ArchLock:
+        """What a lock holds of this architecture; as far as it is not locked, asked of apt or of the cache."""
+        packages: tuple[Package, ...] = ()
+        if isinstance(self.profile.source, DebianSource):
+            with self.progress.step(f"{self.arch.name}: packages") as step:
+                packages, _ = self._tree_packages(self.profile.source, work, logs, step.update)
+        with self.progress.step(f"{self.arch.name}: kernel") as step:
+            *kernel, initrd = self._boot_packages(work, logs, step.update)[0]
+        return ArchLock(asked=self.asked(), packages=packages, kernel=kernel[0] if kernel else None, initrd=initrd)
+
+    def _tree_packages(
+        self, asked: DebianSource, work: Path, logs: Path, say: OnLine
+    ) -> tuple[tuple[Package, ...], str]:
+        """The packages of the tree, and since when they are known."""
+        if self.locked:
+            return self._locked(self.locked).packages, LOCKED
+        source = self._with_needs(asked)
+        about = ("tree", source.suite, source.variant, source.packages)
+
+        def ask(apt: PrivateApt) -> tuple[Package, ...]:
+            return resolve_tree(apt, source, self.arch)
+
+        return self._resolved(about, source.suite, ask, (*source.at, "packages"), (work, logs / "packages.log"), say)
+
+    def _boot_packages(self, work: Path, logs: Path, say: OnLine) -> tuple[tuple[Package, ...], str]:
+        """The kernel's package, if it is one, and busybox's; and since when they are known."""
+        name, kernel = self._kernel_package(), self.profile.kernel
+        if self.locked:
+            locked = self._locked(self.locked)
+            found = (*([locked.kernel] if name else []), locked.initrd)
+            if None in found:
+                raise SourceError(f"{self.arch.name}: the lock names no kernel or no {BUSYBOX}; `rofs lock` does")
+            return tuple(package for package in found if package), LOCKED
+
+        def ask(apt: PrivateApt) -> tuple[Package, ...]:
+            return (*([resolve_kernel(apt, name, self.arch)] if name else []), resolve_busybox(apt))
+
+        at = (*kernel.at, "package") if name else kernel.at
+        return self._resolved(("boot", name, kernel.suite), kernel.suite, ask, at, (work, logs / "kernel.log"), say)
+
+    def _kernel_package(self) -> str:
+        """The package that is asked for; "" where a board brings its own kernel."""
+        if self.arch.name in self.inputs.kernels:
+            return ""
+        return self.profile.kernel.package.get(self.arch.name, self.arch.default_kernel)
+
+    def _locked(self, locked: ArchLock) -> ArchLock:
+        """The lock, if it answers what the profile asks now."""
+        if other := list(asked_differences(locked.asked, self.asked())):
+            lines = "\n  ".join(other)
+            raise SourceError(f"{self.arch.name}: the lock is not of this profile (rofs lock renews it):\n  {lines}")
+        return locked
+
+    def _with_needs(self, asked: DebianSource) -> DebianSource:
+        needs = KERNEL_NEEDS if self.profile.init == "systemd" else ()
+        return replace(asked, packages=tuple(dict.fromkeys((*asked.packages, *needs))))
+
+    def _resolved(
+        self, about: tuple[object, ...], suite: str, ask: Ask, at: KeyPath, places: tuple[Path, Path], say: OnLine
+    ) -> tuple[tuple[Package, ...], str]:
+        """The answer of apt, kept in the cache by the question."""
+        sources = self._apt_sources(suite)
+        key = _key("resolution", self.arch.name, *about, _digest(sources))
+
+        def make(directory: Path) -> None:
+            with self._private_apt(suite, *places, say) as apt:
+                packages = [asdict(package) for package in ask(apt)]
+            (directory / "packages.json").write_text(json.dumps(packages), encoding="utf-8")
+
+        try:
+            entry = self.cache.entry("resolution", key, make, self.refresh)
+        except UnknownPackage as error:
+            raise self._unknown(error, at) from None
+        packages = json.loads((entry.path / "packages.json").read_text("utf-8"))
+        since = f"resolved {_age(time.time() - entry.created)} ago; --refresh resolves anew" if entry.hit else ""
+        return tuple(Package(**package) for package in packages), since
+
+    @contextmanager
+    def _private_apt(self, suite: str, work: Path, log: Path, say: OnLine) -> Iterator[PrivateApt]:
+        """The apt of this build for the sources of a suite, for one thread at a time."""
+        sources = self._apt_sources(suite)
+        key = suite, _digest(sources)
+        with self._apt:
+            if key not in self._apts:
+                root = Path(mkdtemp(prefix="apt-", dir=work))
+                self._apts[key] = open_apt(root, self.arch, suite, sources, log, say)
+            yield self._apts[key]
+
+    def _debs(self, packages: Sequence[Package], suite: str, work: Path, log: Path, say: OnLine) -> list[Deb]:
+        """The file of each package, from the store; what is not there is fetched."""
+        if missing := self.store.missing(packages):
+            with self._private_apt(suite, work, log, say) as apt:
+                say(f"{len(missing)} packages to fetch, {sum(p.size for p in missing) >> 20} MiB")
+                self.store.fetch(missing, apt)
+        return [(package, self.store.path(package)) for package in packages]
 
     # --- the tree -----------------------------------------------------------------------------------
 
@@ -73,25 +198,26 @@ class Fetcher:
         """The profile's source as a tar. `work` is a directory of this build's own."""
         match self.profile.source:
             case DebianSource() as source:
-                return self._packages(source, logs)
+                return self._packages(source, work, logs)
             case TarSource() as source:
                 return self._tar(source)
             case DirectorySource() as source:
                 return self._directory(source, work)
 
-    def _packages(self, asked: DebianSource, logs: Path) -> Tree:
-        needs = KERNEL_NEEDS if self.profile.init == "systemd" else ()
-        source = replace(asked, packages=tuple(dict.fromkeys((*asked.packages, *needs))))
-        sources = self._apt_sources(source.suite)
-        key = _key("packages", self.arch.name, asdict(source), _digest(sources), self.epoch)
-        say = f"{self.arch.name}: packages ({source.suite}, {len(asked.packages)} named)"
+    def _packages(self, source: DebianSource, work: Path, logs: Path) -> Tree:
+        log = logs / "packages.log"
+        with self.progress.step(f"{self.arch.name}: packages ({source.suite}, {len(source.packages)} named)") as step:
+            packages, since = self._tree_packages(source, work, logs, step.update)
+            how = (source.suite, source.variant, source.docs, source.locales, self.epoch, tool_versions(TREE_TOOLS))
+            key = _key("packages", self.arch.name, _hashes(packages), *how)
 
-        def make(directory: Path, on_line: OnLine) -> None:
-            out, log = directory / "tree.tar", logs / "packages.log"
-            fetch_tree(source, self.arch, sources, out, log, self.epoch, on_line)
+            def make(directory: Path) -> None:
+                debs = self._debs(packages, source.suite, work, log, step.update)
+                install_tree(source, self.arch, debs, directory / "tree.tar", log, self.epoch, step.update)
 
-        tar = self._cached("tree", key, say, make, (*source.at, "packages")) / "tree.tar"
-        return Tree(tar=tar, drop=DROP, keep_times=False)
+            entry = self.cache.entry("tree", key, make)
+            step.update(_told(entry, since))
+        return Tree(tar=entry.path / "tree.tar", drop=DROP, keep_times=False)
 
     def _tar(self, source: TarSource) -> Tree:
         path = self.inputs.trees[self.arch.name]
@@ -106,13 +232,15 @@ class Fetcher:
             hint = "it is not the file that was meant; or say the new one"
             raise ProfileError([Problem(self.profile.marks.find(at), message, "sha256", at, hint)])
 
-        def make(directory: Path, on_line: OnLine) -> None:
-            unpack_tar(path, directory / "tree.tar", sha256, on_line)
+        with self.progress.step(f"{self.arch.name}: the tree") as step:
 
-        tar = self._cached("tree", _key("tar", sha256), f"{self.arch.name}: the tree", make, source.at) / "tree.tar"
-        return Tree(
-            tar=tar, drop=OF_ONE_MACHINE, keep_times=True, inputs={"tar": {"name": path.name, "sha256": sha256}}
-        )
+            def make(directory: Path) -> None:
+                unpack_tar(path, directory / "tree.tar", sha256, step.update)
+
+            entry = self.cache.entry("tree", _key("tar", sha256), make)
+            step.update(_told(entry, ""))
+        inputs = {"tar": {"name": path.name, "sha256": sha256}}
+        return Tree(tar=entry.path / "tree.tar", drop=OF_ONE_MACHINE, keep_times=True, inputs=inputs)
 
     def _directory(self, source: DirectorySource, work: Path) -> Tree:
         """Read anew each time: only reading all of it would say whether it has changed."""
@@ -131,29 +259,26 @@ class Fetcher:
 
     def boot_files(self, work: Path, logs: Path) -> Boot:
         """Kernel, modules and busybox of the target."""
-        kernel, name = self.profile.kernel, self.arch.name
-        if name in self.inputs.kernels:
-            return self._board(self.inputs.kernels[name], work, logs)
-        package = kernel.package.get(name, self.arch.default_kernel)
-        sources = self._apt_sources(kernel.suite)
-        key = _key("kernel", name, package, kernel.suite, _digest(sources), self.epoch)
+        log, suite = logs / "kernel.log", self.profile.kernel.suite
+        kernel = self._kernel_package()
+        with self.progress.step(f"{self.arch.name}: {f'kernel ({kernel})' if kernel else BUSYBOX}") as step:
+            packages, since = self._boot_packages(work, logs, step.update)
+            key = _key("boot", _hashes(packages), self.epoch, tool_versions(KERNEL_TOOLS))
 
-        def make(directory: Path, on_line: OnLine) -> None:
-            log = logs / "kernel.log"
-            fetch_boot(package, self.arch, kernel.suite, sources, directory, log, self.epoch, on_line)
+            def make(directory: Path) -> None:
+                debs = self._debs(packages, suite, work, log, step.update)
+                if kernel:
+                    make_boot(debs, directory, log, self.epoch, step.update)
+                else:
+                    make_busybox(debs, directory, log)
 
-        say = f"{name}: kernel ({package})"
-        return load_boot(self._cached("kernel", key, say, make, (*kernel.at, "package")))
+            entry = self.cache.entry("kernel", key, make)
+            step.update(_told(entry, since))
+        if kernel:
+            return load_boot(entry.path)
+        return self._board(self.inputs.kernels[self.arch.name], entry.path, work, log)
 
-    def _board(self, files: BoardFiles, work: Path, logs: Path) -> Boot:
-        suite, log = self.profile.kernel.suite, logs / "kernel.log"
-        sources = self._apt_sources(suite)
-        key = _key("busybox", self.arch.name, suite, _digest(sources))
-
-        def make(directory: Path, on_line: OnLine) -> None:
-            fetch_busybox(self.arch, suite, sources, directory, log, on_line)
-
-        busybox = self._cached("kernel", key, f"{self.arch.name}: busybox for the initrd", make, self.profile.kernel.at)
+    def _board(self, files: BoardFiles, busybox: Path, work: Path, log: Path) -> Boot:
         with self.progress.step(f"{self.arch.name}: the board's kernel ({files.image.name})") as step:
             boot = prepare_board(
                 files.image, files.modules, files.config, busybox, work / "kernel", log, self.epoch, arch=self.arch
@@ -165,16 +290,6 @@ class Fetcher:
 
     def _apt_sources(self, suite: str) -> bytes | None:
         return self.inputs.apt_sources or find_host_sources(suite)
-
-    def _cached(self, kind: str, key: str, say: str, make: Make, at: KeyPath) -> Path:
-        with self.progress.step(say) as step:
-            try:
-                entry = self.cache.entry(kind, key, lambda directory: make(directory, step.update), self.refresh)
-            except UnknownPackage as error:
-                raise self._unknown(error, at) from None
-            if entry.hit:
-                step.update(f"from the cache, {age(time.time() - entry.created)} old; --refresh fetches anew")
-            return entry.path
 
     def _unknown(self, error: UnknownPackage, at: KeyPath) -> ProfileError:
         """Each package at its own line of the profile."""
@@ -224,6 +339,15 @@ def _hash_tree(tar: Path, epoch: int) -> str:
         while content is not None and (piece := content.read(CHUNK_BYTES)):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def _hashes(packages: Iterable[Package]) -> list[str]:
+    return [package.sha256 for package in packages]
+
+
+def _told(entry: CacheEntry, since: str) -> str:
+    """Where a tree or kernel came from; `since` says how old the choice of its packages is."""
+    return ", ".join(words for words in ("from the cache" if entry.hit else "", since) if words)
 
 
 def _digest(data: bytes | None) -> str:

@@ -17,9 +17,9 @@ import pytest
 
 from rofs.build import DEFAULT_EPOCH
 from rofs.machine.arch import ARCHES
-from rofs.sources.kernel import Boot, fetch_boot, load_boot
+from rofs.sources.kernel import Boot, load_boot
 from rofs.store import Cache, default_cache_dir
-from tests.release import release_sources
+from tests.release import fetch_boot
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = ROOT / "profiles"
@@ -81,8 +81,7 @@ def boot_files() -> Callable[[str], Boot]:
         arch, suite = ARCHES[arch_name], "bookworm"
 
         def make(directory: Path) -> None:
-            log = directory / "log"
-            fetch_boot(arch.default_kernel, arch, suite, release_sources(suite), directory, log, DEFAULT_EPOCH)
+            fetch_boot(arch.default_kernel, arch, suite, directory, directory / "log", DEFAULT_EPOCH)
 
         return load_boot(Cache(default_cache_dir()).entry("test-kernel", f"{suite}-{arch.default_kernel}-3", make).path)
 

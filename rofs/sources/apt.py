@@ -152,10 +152,10 @@ class PrivateApt:
     root: Path
     log: Path
 
-    def run(self, *argv: str) -> Result:
-        """Run an apt program on this root; downloads land in `root`/debs."""
+    def run(self, *argv: str, cwd: Path | None = None) -> Result:
+        """Run an apt program on this root; downloads land in `cwd`, or in `root`/debs."""
         env = {"APT_CONFIG": str(self.root / "apt.conf")}
-        return run(argv, log=self.log, cwd=self.root / "debs", env=env)
+        return run(argv, log=self.log, cwd=cwd or self.root / "debs", env=env)
 
 
 def make_private_apt(root: Path, arch: Arch, sources: bytes, options: Iterable[str], log: Path) -> PrivateApt:
@@ -187,6 +187,8 @@ def render_apt_conf(root: Path, arch: Arch, options: Iterable[str]) -> str:
         'Dir::Etc::TrustedParts "/etc/apt/trusted.gpg.d";',
         'APT::Sandbox::User "root";',
         'Acquire::Languages "none";',
+        'APT::Install-Recommends "false";',
+        'pkgCacheGen::ForceEssential ",";',  # or apt takes itself for essential
         *options,
     ]
     return "\n".join(lines) + "\n"

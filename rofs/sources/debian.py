@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""`source.debian` -> a tar of the installed tree, by mmdebstrap: as root in its own mount namespace,
-otherwise in a user namespace. Both give the same bytes.
+"""The packages of `source.debian` -> a tar of the installed tree, by mmdebstrap: as root in its own mount
+namespace, otherwise in a user namespace. Both give the same bytes.
+
+mmdebstrap sees a repository of exactly these packages and installs all of them; it needs no network.
 """
 
 from __future__ import annotations
@@ -17,15 +19,20 @@ from pathlib import Path
 
 from rofs.errors import SourceError, ToolError
 from rofs.machine.arch import Arch
+from rofs.packages import Deb
 from rofs.profile import DebianSource
 from rofs.run import find_program, run
-from rofs.sources.apt import host_options, sources_suffix
 from rofs.sources.binfmt import ensure_emulation
 from rofs.sources.dpkg import parse_packages
+from rofs.sources.repository import write_repository
 
 MERGED_USR = Path("/usr/share/mmdebstrap/hooks/merged-usr")
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 """For mmdebstrap's own helpers: it starts `env python3` once for each package, which must be the system's."""
+
+NEUTRAL_HOST = 'hostname localhost && echo localhost >"$1/etc/hostname" && : >"$1/etc/resolv.conf"'
+"""mmdebstrap copies the host's own for the packages' scripts, which may write down what they find. A hook
+is run by sh, with the tree's directory as its first argument."""
 
 BEFORE_MERGED_USR = frozenset({"wheezy", "jessie", "stretch", "buster", "bullseye"})
 
@@ -95,31 +102,32 @@ class UnknownPackage(SourceError):
 
 
 def mmdebstrap_argv(
-    source: DebianSource,
-    arch: Arch,
-    *,
-    mirror: Path | None,
-    out: Path,
-    root: bool,
-    apt_options: Sequence[str] = (),
+    source: DebianSource, arch: Arch, packages: Iterable[str], *, repository: Path, out: Path, root: bool
 ) -> list[str]:
-    """The command that writes the tree to `out`; `mirror` is a sources file, None mmdebstrap's own choice."""
+    """The command that writes the tree of all `packages` to `out`; `repository` holds them and nothing else.
+
+    They are all named, so apt has nothing to choose. To be run where the host's name may be changed.
+    """
     argv = [
         "mmdebstrap",
         f"--mode={'root' if root else 'unshare'}",
-        f"--variant={source.variant}",
+        f"--variant={'extract' if source.variant == 'extract' else 'essential'}",
         f"--architectures={arch.name}",
         "--format=tar",
         *(f"--dpkgopt={option}" for option in path_options(source.docs, source.locales)),
-        *(f"--aptopt={option}" for option in apt_options),
+        f"--setup-hook={NEUTRAL_HOST}",
     ]
-    if source.packages:
-        argv.append(f"--include={','.join(source.packages)}")
-    if source.suite not in BEFORE_MERGED_USR:
+    if named := ",".join(packages):
+        argv.append(f"--include={named}")
+    if merges_usr(source):
         # without it the package usrmerge converts the tree, and brings all of perl: 49 MB of 156
         argv.append(f"--hook-dir={MERGED_USR}")
-    argv += [source.suite, str(out)]
-    return [*argv, str(mirror)] if mirror else argv
+    return [*argv, source.suite, str(out), f"deb [trusted=yes] copy:{repository} ./"]
+
+
+def merges_usr(source: DebianSource) -> bool:
+    """Whether the tree begins with /bin, /lib and /sbin as links into /usr."""
+    return source.suite not in BEFORE_MERGED_USR
 
 
 def path_options(docs: bool, locales: Sequence[str]) -> list[str]:
@@ -141,18 +149,18 @@ def _locale_names(locale: str) -> set[str]:
     return {plain, plain.split("_")[0]}
 
 
-def fetch_tree(
+def install_tree(
     source: DebianSource,
     arch: Arch,
-    apt_sources: bytes | None,
+    debs: Sequence[Deb],
     out: Path,
     log: Path,
     epoch: int,
     on_line: Callable[[str], None] | None = None,
 ) -> None:
-    """Install the packages for `arch` and write the tree to the tar `out`, all times at most `epoch`.
+    """Install all packages for `arch` and write the tree to the tar `out`, all times at most `epoch`.
 
-    Raises UnknownPackage, SourceError or ToolError.
+    `debs` are the whole closure, each with its file. Raises SourceError or ToolError.
     """
     root = os.geteuid() == 0
     if not root:
@@ -166,18 +174,25 @@ def fetch_tree(
             on_line(line.removeprefix("I: ").rstrip("."))
 
     with scratch(root=root, log=log) as work:
-        mirror = None
-        if apt_sources is not None:
-            mirror = work / f"host{sources_suffix(apt_sources)}"
-            mirror.write_bytes(apt_sources)
-        argv = mmdebstrap_argv(source, arch, mirror=mirror, out=out, root=root, apt_options=host_options())
+        repository = work / "repository"
+        repository.mkdir()
+        write_repository(repository, debs, source.suite)
+        names = [package.name for package, _ in debs]
+        argv = mmdebstrap_argv(source, arch, names, repository=repository, out=out, root=root)
         env = {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(work), "PATH": SYSTEM_PATH}
         try:
-            run(argv, log=log, env=env, on_line=hear)
+            run(_with_own_host_name(argv, root=root), log=log, env=env, on_line=hear)
         except ToolError as error:
             if error.reason == "not found":
                 raise
-            raise explain_apt(error, source.suite, "\n".join(said)) from error
+            plain = ToolError(tuple(argv), error.reason, tail=error.tail, log=error.log)
+            raise explain_apt(plain, source.suite, "\n".join(said)) from error
+
+
+def _with_own_host_name(argv: list[str], *, root: bool) -> list[str]:
+    """As root mmdebstrap shares the host's UTS namespace, in its own user namespace it has one."""
+    program = find_program(argv[0])
+    return ["unshare", "--uts", str(program), *argv[1:]] if root and program else argv
 
 
 def explain_apt(error: ToolError, suite: str, said: str = "") -> SourceError:

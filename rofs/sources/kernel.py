@@ -1,30 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""A kernel package's name -> vmlinuz, its modules as a tar, its configuration and a static busybox.
+"""The packages of a kernel and of a static busybox -> vmlinuz, modules as a tar, its configuration, busybox.
 
-All of the target's architecture, and nothing of it is run: a private apt fetches two packages, dpkg-deb
-unpacks them, the host's depmod indexes the modules. The kernel's own dependencies (an initramfs
-generator, above all) are left alone.
+All of the target's architecture, and nothing of it is run: dpkg-deb unpacks the two, the host's depmod
+indexes the modules. The kernel's own dependencies (an initramfs generator, above all) are left alone.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rofs.errors import SourceError, ToolError
-from rofs.machine.arch import Arch
+from rofs.errors import SourceError
+from rofs.packages import Deb
 from rofs.run import run
-from rofs.sources.apt import PrivateApt, default_sources, host_options, make_private_apt
-from rofs.sources.debian import UnknownPackage, explain_apt
-
-BUSYBOX = "busybox-static"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,54 +40,40 @@ class Boot:
     files: Mapping[str, Any] = field(default_factory=dict)
 
 
-def fetch_boot(
-    kernel_package: str,
-    arch: Arch,
-    suite: str,
-    apt_sources: bytes | None,
+def make_boot(
+    debs: Sequence[Deb],
     out_dir: Path,
     log: Path,
     epoch: int,
     on_line: Callable[[str], None] | None = None,
 ) -> Boot:
-    """Fetch a kernel into `out_dir`: vmlinuz, modules.tar, busybox, config, boot.json.
+    """Unpack a kernel and a busybox into `out_dir`: vmlinuz, modules.tar, busybox, config, boot.json.
 
-    The architecture's suffix is put behind `kernel_package` where it is not there. `epoch` is the mtime
-    of every member of the tar. Raises UnknownPackage, SourceError or ToolError.
+    `epoch` is the mtime of every member of the tar. Raises SourceError or ToolError.
     """
     say = on_line or (lambda _: None)
-    suffix = f"-{arch.kernel_suffix}"
-    with _private_apt(arch, suite, apt_sources, out_dir, log, say) as apt:
-        package = resolve_kernel(apt, kernel_package.removesuffix(suffix) + suffix)
-        say(package)
-        versions = _download(apt, [package, BUSYBOX])
-        tree = _extract(apt)
+    with _unpacked(debs, out_dir, log) as tree:
         say("modules")
         release = index_modules(tree, log)
         _publish(tree, release, out_dir, epoch)
+    kernel, busybox = (package for package, _ in debs)
     return save_boot(
-        out_dir, release=release, package=package, version=versions[package], busybox_version=versions[BUSYBOX]
+        out_dir,
+        release=release,
+        package=kernel.name,
+        version=kernel.version,
+        busybox_version=busybox.version,
     )
 
 
-def fetch_busybox(
-    arch: Arch,
-    suite: str,
-    apt_sources: bytes | None,
-    out_dir: Path,
-    log: Path,
-    on_line: Callable[[str], None] | None = None,
-) -> None:
-    """Fetch what a board's own kernel does not bring into `out_dir`: busybox, busybox.version.
+def make_busybox(debs: Sequence[Deb], out_dir: Path, log: Path) -> None:
+    """Unpack what a board's own kernel does not bring into `out_dir`: busybox, busybox.version.
 
     Raises SourceError or ToolError.
     """
-    say = on_line or (lambda _: None)
-    with _private_apt(arch, suite, apt_sources, out_dir, log, say) as apt:
-        say(BUSYBOX)
-        versions = _download(apt, [BUSYBOX])
-        _put_busybox(_extract(apt), out_dir)
-    (out_dir / "busybox.version").write_text(versions[BUSYBOX], encoding="utf-8")
+    with _unpacked(debs, out_dir, log) as tree:
+        _put_busybox(tree, out_dir)
+    (out_dir / "busybox.version").write_text(debs[0][0].version, encoding="utf-8")
 
 
 def save_boot(directory: Path, **about: str) -> Boot:
@@ -103,7 +83,7 @@ def save_boot(directory: Path, **about: str) -> Boot:
 
 
 def load_boot(directory: Path) -> Boot:
-    """What `fetch_boot` or `prepare_board` left in a directory."""
+    """What `make_boot` or `prepare_board` left in a directory."""
     about = json.loads((directory / "boot.json").read_text(encoding="utf-8"))
     config = directory / "config"
     return Boot(
@@ -116,66 +96,14 @@ def load_boot(directory: Path) -> Boot:
 
 
 @contextmanager
-def _private_apt(
-    arch: Arch, suite: str, apt_sources: bytes | None, out_dir: Path, log: Path, say: Callable[[str], None]
-) -> Iterator[PrivateApt]:
-    """An apt of the target's, its lists read, in a directory that goes with `out_dir` if we are killed."""
+def _unpacked(debs: Iterable[Deb], out_dir: Path, log: Path) -> Iterator[Path]:
+    """The files of packages, in a directory that goes with `out_dir` if we are killed."""
     out_dir.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".work-", dir=out_dir) as name:
-        work = Path(name)
-        sources = default_sources(suite, work, log) if apt_sources is None else apt_sources
-        apt = make_private_apt(work / "apt", arch, sources, host_options(), log)
-        say("package lists")
-        _update(apt, suite)
-        yield apt
-
-
-def _update(apt: PrivateApt, suite: str) -> None:
-    try:
-        apt.run("apt-get", "update", "-q", "--error-on=any")
-    except ToolError as error:
-        raise explain_apt(error, suite) from error
-
-
-def resolve_kernel(apt: PrivateApt, package: str) -> str:
-    """The package that holds the kernel: a name like linux-image-cloud-arm64 only depends on the newest.
-
-    Raises UnknownPackage.
-    """
-    try:
-        about = apt.run("apt-cache", "show", "--no-all-versions", package).stdout
-    except ToolError as error:
-        raise UnknownPackage([package]) from error
-    return kernel_of(package, about)
-
-
-def kernel_of(package: str, about: str) -> str:
-    """A kernel package's control fields -> the name of the image package it stands for, often itself."""
-    depends = re.search(r"^Depends: (.*)$", about, re.MULTILINE)
-    found = re.search(r"(?:^|[ ,|])(linux-image-\d\S*)", depends[1]) if depends else None
-    return found[1].rstrip(",") if found else package
-
-
-def _download(apt: PrivateApt, packages: list[str]) -> dict[str, str]:
-    """Download the candidates -> versions; apt checks them against the signed release."""
-    try:
-        apt.run("apt-get", "download", "-q", *packages)
-    except ToolError as error:
-        raise explain_apt(error, "") from error
-    versions = {}
-    for deb in apt.root.glob("debs/*.deb"):
-        shown = run(["dpkg-deb", "--show", "--showformat=${Package} ${Version}", deb], log=apt.log).stdout
-        name, _, version = shown.partition(" ")
-        versions[name] = version
-    return versions
-
-
-def _extract(apt: PrivateApt) -> Path:
-    """Unpack what was downloaded -> the tree."""
-    tree = apt.root / "tree"
-    for deb in sorted(apt.root.glob("debs/*.deb")):
-        run(["dpkg-deb", "--extract", deb, tree], log=apt.log)
-    return tree
+        tree = Path(name, "tree")
+        for _, path in debs:
+            run(["dpkg-deb", "--extract", path, tree], log=log)
+        yield tree
 
 
 def index_modules(tree: Path, log: Path) -> str:
@@ -203,7 +131,7 @@ def _publish(tree: Path, release: str, out_dir: Path, epoch: int) -> None:
 def _put_busybox(tree: Path, out_dir: Path) -> None:
     busybox = next((tree / p for p in ("usr/bin/busybox", "bin/busybox") if (tree / p).is_file()), None)
     if busybox is None:
-        raise SourceError(f"the package {BUSYBOX} lacks busybox")
+        raise SourceError("the package of busybox lacks busybox")
     (out_dir / "busybox").write_bytes(busybox.read_bytes())
     (out_dir / "busybox").chmod(0o755)
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import platform
 import re
 import tarfile
 from pathlib import Path
@@ -12,13 +14,16 @@ import pytest
 
 from rofs.image.modules import module_closure
 from rofs.image.union import drop_matcher
+from rofs.lock import ArchLock, Lock, render_lock
 from rofs.machine.arch import ARCHES, Arch, host_arch
+from rofs.packages import Deb
 from rofs.profile import DebianSource
 from rofs.sources.apt import find_host_sources, host_options
-from rofs.sources.debian import DROP, UnknownPackage, fetch_tree, parse_status
-from rofs.sources.kernel import fetch_boot
+from rofs.sources.debian import DROP, UnknownPackage, install_tree, parse_status
+from rofs.sources.debs import DebStore
+from rofs.sources.resolve import open_apt, resolve_tree
 from rofs.treefacts import read_facts
-from tests.release import release_sources
+from tests.release import fetch_boot
 
 pytestmark = [pytest.mark.boot, pytest.mark.slow, pytest.mark.needs("mmdebstrap", "apt-get", "dpkg-deb", "depmod")]
 
@@ -30,10 +35,34 @@ SOURCE = DebianSource(
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def debs(tmp_path_factory: pytest.TempPathFactory) -> list[Deb]:
+    """Resolved and downloaded once."""
+    work = tmp_path_factory.mktemp("debs")
+    apt = open_apt(work / "apt", OWN, SUITE, find_host_sources(SUITE), work / "log", lambda _: None)
+    packages, store = resolve_tree(apt, SOURCE, OWN), DebStore(work / "debs")
+    store.fetch(packages, apt)
+    return [(package, store.path(package)) for package in packages]
+
+
+@pytest.fixture(scope="module")
+def tree(debs: list[Deb], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("tree") / "tree.tar"
-    fetch_tree(SOURCE, OWN, find_host_sources(SUITE), out, out.with_suffix(".log"), EPOCH)
+    install_tree(SOURCE, OWN, debs, out, out.with_suffix(".log"), EPOCH)
     return out
+
+
+def kept_members(tar: Path) -> dict[str, tuple[object, ...]]:
+    """All of what an image gets, by path."""
+    drop, found = drop_matcher(DROP), dict[str, tuple[object, ...]]()
+    with tarfile.open(tar) as stream:
+        for m in stream:
+            path = "/" + m.name.removeprefix("./").strip("/")
+            file = stream.extractfile(m) if m.isfile() else None
+            content = hashlib.sha256(file.read()).hexdigest() if file is not None else ""
+            about = (m.type, m.mode, m.uid, m.gid, m.mtime, m.linkname, m.devmajor, m.devminor)
+            if not drop(path):
+                found[path] = (*about, sorted(m.pax_headers.items()), content)
+    return found
 
 
 def kept_files(tar: Path) -> dict[str, bytes]:
@@ -69,11 +98,39 @@ def test_no_secret_and_no_build_path_is_kept(tree: Path) -> None:
     assert not [path for path, data in files.items() if b"/var/tmp/rofs-" in data]
 
 
-def test_the_same_bytes_again_in_what_is_kept(tree: Path, tmp_path: Path) -> None:
-    again = tmp_path / "again.tar"
-    fetch_tree(SOURCE, OWN, find_host_sources(SUITE), again, tmp_path / "log", EPOCH)
-    one, other = ({p: hashlib.sha256(d).digest() for p, d in kept_files(t).items()} for t in (tree, again))
-    assert one == other
+def test_the_tar_knows_nothing_of_where_the_packages_came_from(tree: Path, debs: list[Deb]) -> None:
+    """Not even what is dropped: mmdebstrap has not seen the sources."""
+    lines = {b"".join(line.split()) for line in (find_host_sources(SUITE) or b"").splitlines() if b"://" in line}
+    said = b"".join(tree.read_bytes().split())
+    assert lines and not [line for line in lines if line in said]
+    lock = render_lock(
+        Lock(profile="x", epoch=0, architectures={OWN.name: ArchLock(packages=tuple(p for p, _ in debs))})
+    )
+    assert not [word for word in host_words() if word in lock.encode()]
+    name = platform.node().encode()
+    files = {path: data for path, data in kept_files(tree).items() if not path.startswith("/usr/")}
+    assert len(name) < 6 or not [path for path, data in files.items() if name in data]
+
+
+def test_the_same_list_gives_the_same_tree(
+    tree: Path, debs: list[Deb], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    monkeypatch.setenv("http_proxy", "http://proxy.example.org:3128")
+    before, cpus = os.umask(0o077), os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    try:
+        install_tree(SOURCE, OWN, debs, tmp_path / "again.tar", tmp_path / "log", EPOCH)
+    finally:
+        os.umask(before)
+        os.sched_setaffinity(0, cpus)
+    one, other = kept_members(tree), kept_members(tmp_path / "again.tar")
+    assert {path for path in one.keys() | other.keys() if one.get(path) != other.get(path)} == set()
+
+
+def test_exactly_the_list_is_installed(tree: Path, debs: list[Deb]) -> None:
+    installed = parse_status(read_facts(tree).text("/var/lib/dpkg/status") or b"")
+    assert installed == {package.name: package.version for package, _ in debs}
 
 
 def test_packages_and_what_was_left_out(tree: Path) -> None:
@@ -88,7 +145,7 @@ def test_packages_and_what_was_left_out(tree: Path) -> None:
 @pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES)
 def test_a_kernel_with_its_modules(arch: Arch, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    boot = fetch_boot(arch.default_kernel, arch, SUITE, release_sources(SUITE), tmp_path / "boot", log, EPOCH)
+    boot = fetch_boot(arch.default_kernel, arch, SUITE, tmp_path / "boot", log, EPOCH)
     top = f"lib/modules/{boot.release}"
     with tarfile.open(boot.modules_tar) as tar:
         names = set(tar.getnames())
@@ -105,6 +162,5 @@ def test_a_kernel_with_its_modules(arch: Arch, tmp_path: Path) -> None:
 
 
 def test_an_unknown_kernel_is_named(tmp_path: Path) -> None:
-    sources = find_host_sources(SUITE)
     with pytest.raises(UnknownPackage, match=f"linux-image-rofs-none-{OWN.kernel_suffix}"):
-        fetch_boot("linux-image-rofs-none", OWN, SUITE, sources, tmp_path / "b", tmp_path / "log", EPOCH)
+        fetch_boot("linux-image-rofs-none", OWN, SUITE, tmp_path / "b", tmp_path / "log", EPOCH)

@@ -10,17 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aptrepo import Repository
 
 from rofs.errors import SourceError, ToolError
 from rofs.image.union import drop_matcher
 from rofs.machine.arch import ARCHES, host_arch
+from rofs.packages import Deb
 from rofs.profile import DebianSource
 from rofs.sources.debian import (
     DROP,
     MERGED_USR,
+    NEUTRAL_HOST,
     UnknownPackage,
     explain_apt,
-    fetch_tree,
+    install_tree,
     mmdebstrap_argv,
     parse_status,
     path_options,
@@ -44,10 +47,10 @@ def test_command_line() -> None:
     argv = mmdebstrap_argv(
         replace(SOURCE, docs=True),
         ARCHES["arm64"],
-        mirror=Path("/m.sources"),
+        ["libc6", "udev"],
+        repository=Path("/w/repository"),
         out=Path("/out.tar"),
         root=False,
-        apt_options=['Acquire::Retries "3";'],
     )
     assert argv == [
         "mmdebstrap",
@@ -57,29 +60,30 @@ def test_command_line() -> None:
         "--format=tar",
         "--dpkgopt=path-exclude=/usr/share/locale/*",
         "--dpkgopt=path-include=/usr/share/locale/locale.alias",
-        '--aptopt=Acquire::Retries "3";',
-        "--include=systemd-sysv,udev",
+        f"--setup-hook={NEUTRAL_HOST}",
+        "--include=libc6,udev",
         f"--hook-dir={MERGED_USR}",
         "bookworm",
         "/out.tar",
-        "/m.sources",
+        "deb [trusted=yes] copy:/w/repository ./",
     ]
 
 
 VARIANTS = [
-    (True, SOURCE, "--mode=root", True),
-    (False, SOURCE, "--mode=root", False),
-    (False, replace(SOURCE, packages=()), "--include=", False),
-    (False, replace(SOURCE, suite="bullseye"), f"--hook-dir={MERGED_USR}", False),
-    (False, replace(SOURCE, variant="minbase"), "--variant=minbase", True),
+    (True, SOURCE, ["x"], "--mode=root", True),
+    (False, SOURCE, ["x"], "--mode=root", False),
+    (False, SOURCE, [], "--include=", False),
+    (False, replace(SOURCE, suite="bullseye"), ["x"], f"--hook-dir={MERGED_USR}", False),
+    (False, replace(SOURCE, variant="standard"), ["x"], "--variant=essential", True),
+    (False, replace(SOURCE, variant="extract"), ["x"], "--variant=extract", True),
 ]
 
 
-@pytest.mark.parametrize(("root", "source", "word", "there"), VARIANTS)
-def test_command_line_varies(root: bool, source: DebianSource, word: str, there: bool) -> None:
-    argv = mmdebstrap_argv(source, OWN, mirror=None, out=Path("/o"), root=root)
+@pytest.mark.parametrize(("root", "source", "names", "word", "there"), VARIANTS)
+def test_command_line_varies(root: bool, source: DebianSource, names: list[str], word: str, there: bool) -> None:
+    argv = mmdebstrap_argv(source, OWN, names, repository=Path("/r"), out=Path("/o"), root=root)
     assert (word in argv) is there
-    assert argv[-2:] == [source.suite, "/o"]
+    assert argv[-3:-1] == [source.suite, "/o"]
 
 
 def test_licences_and_wanted_locales_stay() -> None:
@@ -172,35 +176,62 @@ def fake_mmdebstrap(monkeypatch: pytest.MonkeyPatch, directory: Path, body: str)
     (directory / "tmp").mkdir()
 
 
-def test_fetch_tree_gives_the_sources_and_a_clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    body = 'for last; do :; done; cat "$last"; env >&2; echo "I: at work..." >&2; echo tree >'
+@pytest.fixture
+def debs(tmp_path: Path) -> list[Deb]:
+    (tmp_path / "repo").mkdir()
+    repo = Repository(tmp_path / "repo")
+    package = repo.add("one")
+    return [(package, repo.debs["one"])]
+
+
+def install(tmp_path: Path, debs: list[Deb], heard: list[str] | None = None) -> None:
+    said = [] if heard is None else heard
+    install_tree(SOURCE, OWN, debs, tmp_path / "out", tmp_path / "log", 1700000000, said.append)
+
+
+@pytest.mark.needs("dpkg-deb")
+def test_install_tree_gives_exactly_the_packages_and_a_clean_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, debs: list[Deb]
+) -> None:
+    body = (
+        'for last; do :; done; cd "${last##*copy:}" 2>/dev/null || cd "$(echo "$last" | cut -d: -f2 | cut -d" " -f1)"'
+    )
+    body += '; cat Packages >&2; ls >&2; env >&2; echo "I: at work..." >&2; echo tree >'
     fake_mmdebstrap(monkeypatch, tmp_path, f"{body}{tmp_path}/out")
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
-    log, heard = tmp_path / "log", list[str]()
-    fetch_tree(SOURCE, OWN, b"Types: deb\n", tmp_path / "out", log, 1700000000, heard.append)
-    text = log.read_text()
-    assert "\nTypes: deb\n" in text and "\nSOURCE_DATE_EPOCH=1700000000\n" in text
+    monkeypatch.setenv("http_proxy", "http://proxy.example.org")
+    heard = list[str]()
+    install(tmp_path, debs, heard)
+    text = (tmp_path / "log").read_text()
+    assert f"\nSHA256: {debs[0][0].sha256}\n" in text and f"\n{debs[0][0].sha256}.deb\n" in text
+    assert "\nSOURCE_DATE_EPOCH=1700000000\n" in text and "example.org\n" not in text.replace("x@example.org>\n", "")
     assert "\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\n" in text
     assert heard == ["at work"]
+    ran = text.partition("+ ")[2].partition("\n")[0]
+    assert ran.startswith("unshare --uts ") is (os.geteuid() == 0), "the hook must never name the host itself"
     assert (tmp_path / "out").read_text() == "tree\n"
     assert list((tmp_path / "tmp" / f"rofs-{os.geteuid()}").iterdir()) == []
 
 
-def test_fetch_tree_sees_words_that_are_not_among_the_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.needs("dpkg-deb")
+def test_install_tree_sees_words_that_are_not_among_the_last(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, debs: list[Deb]
+) -> None:
     body = "echo 'E: Unable to locate package nope' >&2; seq 100 >&2; exit 25"
     fake_mmdebstrap(monkeypatch, tmp_path, body)
     with pytest.raises(UnknownPackage) as caught:
-        fetch_tree(SOURCE, OWN, None, tmp_path / "out", tmp_path / "log", 0)
+        install(tmp_path, debs)
     assert caught.value.packages == ("nope",)
 
 
-def test_a_missing_mmdebstrap_keeps_its_hint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.needs("dpkg-deb")
+def test_a_missing_mmdebstrap_keeps_its_hint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, debs: list[Deb]) -> None:
     fake_mmdebstrap(monkeypatch, tmp_path, "")
     (tmp_path / "mmdebstrap").unlink()
     monkeypatch.setattr("rofs.run._environment", lambda _: {"PATH": str(tmp_path)})
     (tmp_path / "sh").symlink_to("/bin/sh")
     with pytest.raises(ToolError) as caught:
-        fetch_tree(SOURCE, OWN, None, tmp_path / "out", tmp_path / "log", 0)
+        install(tmp_path, debs)
     assert caught.value.hint == "apt-get install mmdebstrap"
 
 

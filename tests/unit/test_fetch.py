@@ -6,15 +6,19 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import shutil
 import tarfile
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aptrepo import base_repository
 from tarmaker import file, folder, write_tar
 from test_board import arm64_image
 
@@ -22,9 +26,14 @@ from rofs import fetch
 from rofs.errors import Problem, ProfileError, SourceError
 from rofs.fetch import Fetcher, Tree, check_machine
 from rofs.inputs import load_inputs
+from rofs.lock import ArchLock
 from rofs.machine.arch import ARCHES
+from rofs.packages import Package
 from rofs.profile import load_profile
-from rofs.sources.debian import DROP, OF_ONE_MACHINE, UnknownPackage
+from rofs.sources.debian import DROP, OF_ONE_MACHINE
+from rofs.sources.debs import DebStore, PackageGone
+from rofs.sources.kernel import save_boot
+from rofs.sources.resolve import open_apt
 from rofs.store import Cache
 
 EPOCH = 1_600_000_000
@@ -56,17 +65,22 @@ class Desk:
         for path in (self.here, self.work, self.logs):
             path.mkdir()
 
-    def fetcher(self, text: str, arch: str = "amd64", *, refresh: bool = False) -> Fetcher:
+    def fetcher(
+        self, text: str, arch: str = "amd64", *, refresh: bool = False, locked: ArchLock | None = None
+    ) -> Fetcher:
         """For a profile of this text behind its name."""
         path = self.here / "p.yaml"
         path.write_text(f"schema: rofs/v1\nname: p\n{text}")
         profile, self.words = load_profile(path), Words()
         return Fetcher(
-            profile, load_inputs(profile, [arch]), ARCHES[arch], self.cache, self.words, epoch=EPOCH, refresh=refresh
-        )
+            profile, load_inputs(profile, [arch]), ARCHES[arch], self.cache, self.words, epoch=EPOCH, refresh=refresh,
+            locked=locked,
+        )  # fmt: skip
 
     def tree(self, text: str, arch: str = "amd64", *, refresh: bool = False) -> Tree:
-        return self.fetcher(text, arch, refresh=refresh).tree(self.work, self.logs)
+        """With a work directory of its own, as each build has."""
+        work = Path(tempfile.mkdtemp(dir=self.work))
+        return self.fetcher(text, arch, refresh=refresh).tree(work, self.logs)
 
     def from_cache(self) -> bool:
         """Whether the last fetcher was answered by the cache."""
@@ -114,7 +128,7 @@ def test_the_same_tar_comes_from_the_cache_and_a_changed_one_does_not(desk: Desk
     assert second.inputs["tar"]["sha256"] == sha256(tar) != first.inputs["tar"]["sha256"]
     write_tar(tar, *ROWS)
     assert desk.tree(text) == first and desk.from_cache()
-    assert desk.tree(text, refresh=True).tar != first.tar and not desk.from_cache()
+    assert desk.tree(text, refresh=True) == first and desk.from_cache(), "there is nothing to resolve"
 
 
 def refused(call: Callable[[], object]) -> Problem:
@@ -220,52 +234,152 @@ def test_a_row_that_does_not_fit_is_refused_in_its_file(desk: Desk) -> None:
     (desk.here / "table").write_text("# comment\n/etc/none f 0600 0 0\n")
     problem = refused(lambda: desk.tree("source: {directory: {path: root, ownership: table}}\n"))
     assert (problem.mark.file, problem.mark.line) == (str(desk.here / "table"), 2)
-    assert list(desk.work.iterdir()) == []
+    assert not [path for path in desk.work.rglob("*") if not path.is_dir()]
 
 
 # Packages.
 
 
-PACKAGES = "source: {debian: {packages: [one, two]}}\n"
+PACKAGES = "source: {debian: {packages: [sshd, less]}}\n"
+NAMES = ["base-files", "helper", "kmod", "less", "libc", "mawk", "sshd", "usr-is-merged"]
+needs_apt = pytest.mark.needs("apt-get", "dpkg-deb", "apt-config")
+
+
+class Archive:
+    """A small archive that apt reads, and what was made of its packages instead of trees and kernels."""
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir()
+        self.repo = base_repository(root)
+        self.repo.add("kmod")
+        self.repo.add("linux-image-cloud-amd64", Depends="linux-image-6.1.0-1-amd64")
+        self.sources = self.repo.publish()
+        self.installed: list[list[str]] = []
+        self.updates = 0
+
+    def install_tree(self, source: Any, arch: Any, debs: Any, out: Path, *_: Any) -> None:
+        self.installed.append([package.name for package, _ in debs])
+        write_tar(out, *(file(f"{package.name}_{package.version}", path.read_bytes()) for package, path in debs))
+
+    def make_boot(self, debs: Any, out: Path, *_: Any) -> None:
+        self.installed.append([package.name for package, path in debs if path.exists()])
+        for name in ("vmlinuz", "modules.tar", "busybox"):
+            (out / name).touch()
+        save_boot(out, release="", package=debs[0][0].name, version=debs[0][0].version)
+
+    def open_apt(self, *args: Any) -> Any:
+        self.updates += 1
+        return open_apt(*args)
+
+    def upgrade(self) -> None:
+        self.repo.remove("libc")
+        self.repo.add("libc", "2.37", arch="amd64")
+        self.sources = self.repo.publish()
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What mmdebstrap would be asked, and an archive that has everything but the package `nowhere`."""
-    asked: list[Any] = []
-
-    def fetch_tree(source: Any, arch: Any, sources: Any, out: Path, *_: Any) -> None:
-        asked.append((arch.name, source.packages, sources))
-        if unknown := [name for name in source.packages if name.startswith("nowhere")]:
-            raise UnknownPackage(unknown)
-        write_tar(out, *ROWS)
-
-    monkeypatch.setattr(fetch, "fetch_tree", fetch_tree)
-    monkeypatch.setattr(fetch, "find_host_sources", lambda suite: b"deb of " + suite.encode())
-    return asked
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
+    archive = Archive(tmp_path / "archive")
+    monkeypatch.setattr(fetch, "install_tree", archive.install_tree)
+    monkeypatch.setattr(fetch, "make_boot", archive.make_boot)
+    monkeypatch.setattr(fetch, "open_apt", archive.open_apt)
+    monkeypatch.setattr(fetch, "find_host_sources", lambda _: archive.sources)
+    return archive
 
 
-def test_packages_are_fetched_once_for_each_question(desk: Desk, asked: list[Any]) -> None:
+@needs_apt
+def test_packages_are_resolved_and_installed_once_for_each_answer(desk: Desk, archive: Archive) -> None:
     tree = desk.tree(PACKAGES)
-    assert asked == [("amd64", ("one", "two", "kmod"), b"deb of bookworm")]
+    assert archive.installed == [NAMES] and archive.updates == 1 and not desk.from_cache()
     assert (tree.drop, tree.keep_times, tree.inputs) == (DROP, False, {})
+    assert {name.split("_")[0] for name in members(tree.tar)} == set(NAMES)
     assert desk.tree(PACKAGES + "hostname: other\n") == tree and desk.from_cache()
-    for text, arch, refresh in [
-        (PACKAGES, "arm64", False),
-        (PACKAGES.replace("two", "three"), "amd64", False),
-        (PACKAGES + "init: other\n", "amd64", False),
-        (PACKAGES, "amd64", True),
-    ]:
-        count = len(asked)
-        assert desk.tree(text, arch, refresh=refresh).tar != tree.tar
-        assert len(asked) == count + 1 and not desk.from_cache()
-    assert asked[-2][1] == ("one", "two"), "of an init that is not systemd nothing is asked for"
+    assert any("resolved" in word and "--refresh resolves anew" in word for word in desk.words.said)
+    assert desk.tree(PACKAGES.replace("[sshd, less]", "[less, sshd]")) == tree, "another question, the same answer"
+    assert len(archive.installed) == 1 and archive.updates == 2
 
 
-def test_an_unknown_package_is_refused_where_it_stands(desk: Desk, asked: list[Any]) -> None:
-    problem = refused(lambda: desk.tree(PACKAGES.replace("two", "nowhere")))
+@needs_apt
+def test_what_shapes_a_tree_is_in_its_key(desk: Desk, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = desk.tree(PACKAGES)
+    for text in (PACKAGES.replace("packages", "docs: true, packages"), PACKAGES + "init: other\n"):
+        count = len(archive.installed)
+        assert desk.tree(text).tar != tree.tar
+        assert len(archive.installed) == count + 1 and not desk.from_cache()
+    assert "kmod" not in archive.installed[-1], "of an init that is not systemd nothing is asked for"
+    monkeypatch.setattr(fetch, "tool_versions", lambda names: {"dpkg": "another"})
+    assert desk.tree(PACKAGES).tar != tree.tar
+
+
+@needs_apt
+def test_the_last_resolution_counts_until_a_refresh(desk: Desk, archive: Archive) -> None:
+    tree = desk.tree(PACKAGES)
+    sources = archive.sources
+    archive.upgrade()
+    assert archive.sources == sources, "the question is the same"
+    assert desk.tree(PACKAGES) == tree and archive.updates == 1
+    new = desk.tree(PACKAGES, refresh=True)
+    assert {"libc_2.37"} == members(new.tar).keys() - members(tree.tar).keys()
+    assert desk.tree(PACKAGES) == new
+    assert desk.tree(PACKAGES, refresh=True) == new and len(archive.installed) == 2, "the same answer, so the same tree"
+
+
+@needs_apt
+def test_a_lock_answers_instead_of_apt_and_needs_no_archive(desk: Desk, archive: Archive) -> None:
+    fetcher = desk.fetcher(PACKAGES)
+    lock = fetcher.resolution(desk.work, desk.logs)
+    assert [package.name for package in lock.packages] == NAMES
+    assert lock.kernel is not None and lock.initrd is not None and lock.initrd.name == "busybox-static"
+    fetcher.tree(desk.work, desk.logs), fetcher.boot_files(desk.work, desk.logs)
+    assert archive.updates == 1, "one apt for all of a build"
+    archive.upgrade()
+    shutil.rmtree(archive.repo.root)
+    for kind in ("resolution", "tree", "kernel"):
+        shutil.rmtree(desk.cache.root / kind)
+    locked = desk.fetcher(PACKAGES, locked=lock)
+    again = locked.tree(desk.work, desk.logs)
+    assert "libc_2.36-9+deb12u4" in members(again.tar) and "as locked" in desk.words.said
+    assert locked.boot_files(desk.work, desk.logs).package == lock.kernel.name
+    assert locked.resolution(desk.work, desk.logs) == lock
+    assert archive.updates == 1
+
+
+@needs_apt
+def test_a_locked_package_that_is_gone_is_said_with_what_to_do(desk: Desk, archive: Archive) -> None:
+    lock = desk.fetcher(PACKAGES).resolution(desk.work, desk.logs)
+    archive.upgrade()
+    locked = desk.fetcher(PACKAGES, locked=lock)
+    with pytest.raises(PackageGone, match=r"libc 2\.36-9\+deb12u4 .*rofs lock"):
+        locked.tree(desk.work, desk.logs)
+    assert archive.installed == []
+
+
+@needs_apt
+def test_a_lock_of_another_question_is_refused(desk: Desk, archive: Archive) -> None:
+    lock = desk.fetcher(PACKAGES).resolution(desk.work, desk.logs)
+    changed = desk.fetcher(PACKAGES.replace("less", "gzip"), locked=lock)
+    for call in (changed.tree, changed.boot_files, changed.resolution):
+        with pytest.raises(SourceError, match=r"asked for now: package gzip\n.*no longer asked for: package less"):
+            call(desk.work, desk.logs)
+
+
+@needs_apt
+def test_an_unknown_package_is_refused_where_it_stands(desk: Desk, archive: Archive) -> None:
+    problem = refused(lambda: desk.tree(PACKAGES.replace("less", "nowhere")))
     assert (problem.rule, problem.at) == ("unknown-package", ("source", "debian", "packages", 1))
     assert problem.message == "no package 'nowhere' in bookworm"
+
+
+@needs_apt
+def test_tree_and_kernel_side_by_side(desk: Desk, archive: Archive) -> None:
+    fetcher = desk.fetcher(PACKAGES)
+    with ThreadPoolExecutor(2) as pool:
+        tree, boot = (
+            pool.submit(fetcher.tree, desk.work, desk.logs),
+            pool.submit(fetcher.boot_files, desk.work, desk.logs),
+        )
+        assert tree.result().tar.exists() and boot.result().vmlinuz.exists()
+    assert archive.updates == 1
 
 
 # What boots it.
@@ -279,17 +393,23 @@ CONFIG = b"CONFIG_SQUASHFS=y\n"
 def busybox(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The architectures for which a busybox was fetched."""
     fetched: list[str] = []
+    package = Package(name="busybox-static", version="1.2", architecture="arm64", size=7, sha256="a" * 64)
 
-    def fetch_busybox(arch: Any, suite: str, sources: Any, out: Path, *_: Any) -> None:
-        fetched.append(f"{arch.name} {suite}")
+    def open_apt(root: Path, arch: Any, suite: str, *_: Any) -> str:
+        return f"{arch.name} {suite}"
+
+    def take(_: Any, packages: list[Package], apt: str) -> None:
+        assert packages == [package]
+        fetched.append(apt)
+
+    def make_busybox(debs: list[Any], out: Path, *_: Any) -> None:
         (out / "busybox").write_bytes(b"busybox")
-        (out / "busybox.version").write_text("1.2")
+        (out / "busybox.version").write_text(debs[0][0].version)
 
-    def fetch_boot(*_: Any) -> None:
-        raise AssertionError("a board brings its own kernel")
-
-    monkeypatch.setattr(fetch, "fetch_busybox", fetch_busybox)
-    monkeypatch.setattr(fetch, "fetch_boot", fetch_boot)
+    monkeypatch.setattr(fetch, "open_apt", open_apt)
+    monkeypatch.setattr(fetch, "resolve_busybox", lambda _: package)
+    monkeypatch.setattr(DebStore, "fetch", take)
+    monkeypatch.setattr(fetch, "make_busybox", make_busybox)
     monkeypatch.setattr(fetch, "find_host_sources", lambda _: b"")
     return fetched
 
@@ -338,20 +458,21 @@ def test_a_kernel_of_another_architecture_is_refused(desk: Desk, busybox: list[s
         fetcher.boot_files(desk.work, desk.logs)
 
 
-def test_without_an_image_the_kernel_is_a_package(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str, str]] = []
+@needs_apt
+def test_without_an_image_the_kernel_is_a_package(desk: Desk, archive: Archive) -> None:
+    put_board(desk)
+    text = BOARD.replace("{image: Image, config: config}", "{package: linux-image-mine, image: {arm64: Image}}")
+    boot = desk.fetcher(text).boot_files(desk.work, desk.logs)
+    assert (boot.package, boot.version) == ("linux-image-6.1.0-1-amd64", "6.1.1")
+    assert archive.installed == [["linux-image-6.1.0-1-amd64", "busybox-static"]]
+    assert desk.fetcher(text).boot_files(desk.work, desk.logs) == boot and desk.from_cache()
 
-    def fetch_boot(package: str, arch: Any, suite: str, *_: Any) -> None:
-        asked.append((package, arch.name, suite))
-        raise UnknownPackage([f"{package}-{arch.kernel_suffix}"])
 
-    monkeypatch.setattr(fetch, "fetch_boot", fetch_boot)
-    monkeypatch.setattr(fetch, "find_host_sources", lambda _: b"")
+@needs_apt
+def test_an_unknown_kernel_is_refused_where_it_stands(desk: Desk, archive: Archive) -> None:
     put_board(desk)
     text = BOARD.replace("{image: Image, config: config}", "{package: mine, image: {arm64: Image}, suite: sid}")
-    fetcher = desk.fetcher(text)
-    problem = refused(lambda: fetcher.boot_files(desk.work, desk.logs))
-    assert asked == [("mine", "amd64", "sid")]
+    problem = refused(lambda: desk.fetcher(text).boot_files(desk.work, desk.logs))
     assert (problem.rule, problem.at, problem.message) == (
         "unknown-package", ("kernel", "package"), "no package 'mine' in sid",
     )  # fmt: skip

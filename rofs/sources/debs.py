@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""Packages by their sha256 -> their .deb files in a store, fetched by apt where they are not there yet.
+
+The store is `ROOT/SHA256.deb`. An entry appears whole or not at all, is never changed, and is hashed each
+time it is asked for, so that a damaged one costs a download and nothing else. Any number of builds may use
+one store: each downloads into a directory of its own, and renames.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+from rofs.errors import SourceError, ToolError
+from rofs.packages import Package
+from rofs.sources.apt import PrivateApt
+from rofs.sources.debian import explain_apt
+from rofs.store import workspace
+
+_GONE = re.compile(
+    r"^E: (?:Version '[^']*' for '[^']*' was not found|Unable to locate package .*|Can't find a source to download .*"
+    r"|Failed to fetch \S+ +404 .*)$",
+    re.MULTILINE,
+)
+
+
+class PackageGone(SourceError):
+    """Packages that no source has at the version that is wanted."""
+
+    def __init__(self, packages: Iterable[Package], why: str = "the apt sources no longer have it") -> None:
+        self.packages = tuple(packages)
+        names = ", ".join(f"{package.name} {package.version} ({package.architecture})" for package in self.packages)
+        super().__init__(
+            f"{names}: {why}; take what they have now (rofs lock), bring the file with --inputs, or name a snapshot"
+            " of the archive in `source.debian.sources`"
+        )
+
+
+class DebStore:
+    """The .deb files below `root`, which is made when the first one is fetched."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, package: Package) -> Path:
+        """Where the file of a package is, if it is there."""
+        return self.root / f"{package.sha256}.deb"
+
+    def missing(self, packages: Iterable[Package]) -> list[Package]:
+        """Those that are not there, or not whole."""
+        return [package for package in packages if not _is(self.path(package), package)]
+
+    def fetch(self, packages: Sequence[Package], apt: PrivateApt) -> None:
+        """Download what `missing` gave; `apt` has read its lists.
+
+        PackageGone where a source has another version, or other bytes under the same one; SourceError
+        where the store cannot be written or the mirror not be reached.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with workspace(self.root) as work:
+                _download(packages, apt, work)
+                self._take(packages, work)
+        except OSError as error:
+            raise SourceError(f"{self.root}: cannot keep packages there: {error.strerror}") from error
+
+    def _take(self, packages: Sequence[Package], work: Path) -> None:
+        """Move what was downloaded into the store, if it is what was meant."""
+        found = {_said(path): path for path in work.glob("*.deb")}
+        wrong = [package for package in packages if not _is(found.get(_key(package)), package)]
+        if wrong:
+            raise PackageGone(wrong, "the apt sources have other bytes under this version")
+        for package in packages:
+            path = found[_key(package)]
+            path.chmod(0o444)
+            _sync(path)
+            path.rename(self.path(package))
+        _sync(self.root)
+
+
+def _is(path: Path | None, package: Package) -> bool:
+    """Whether a file is the package, by its size and every byte of it."""
+    try:
+        if path is None or path.stat().st_size != package.size:
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == package.sha256
+    except OSError:
+        return False
+
+
+def _download(packages: Sequence[Package], apt: PrivateApt, work: Path) -> None:
+    try:
+        apt.run("apt-get", "download", "-q", *(f"{p.name}={p.version}" for p in packages), cwd=work)
+    except ToolError as error:
+        if error.reason != "not found" and _GONE.search(error.tail):
+            raise PackageGone(_named_in(error.tail, packages)) from error
+        raise explain_apt(error, "") from error
+
+
+def _named_in(said: str, packages: Sequence[Package]) -> list[Package]:
+    """The packages that apt complains of; all where it does not say."""
+    words = unquote(" ".join(_GONE.findall(said)))
+    named = [p for p in packages if re.search(rf"[ '/]{re.escape(p.name)}(?:['_ =]|$)", words)]
+    return named or list(packages)
+
+
+def _key(package: Package) -> tuple[str, str, str]:
+    return package.name, package.version, package.architecture
+
+
+def _said(path: Path) -> tuple[str, str, str]:
+    """What apt's name for a downloaded file says: NAME_VERSION_ARCHITECTURE.deb, percent-encoded."""
+    name, version, architecture = path.stem.split("_")
+    return unquote(name), unquote(version), architecture
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
