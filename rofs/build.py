@@ -13,9 +13,11 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from rofs import __version__
 from rofs.cmdline import make_cmdline
 from rofs.entry import Entry
 from rofs.errors import Interrupted, Problem, ProfileError, Rejected, RofsError, ToolError
@@ -26,7 +28,7 @@ from rofs.generate.mounts import mount_entries
 from rofs.image.filesystem import make_filesystem
 from rofs.image.firmware import read_firmware
 from rofs.image.initrd import choose_modules, module_paths, write_initrd
-from rofs.image.manifest import build_manifest, hash_outputs, render_manifest
+from rofs.image.manifest import build_manifest, hash_file, hash_outputs, render_manifest
 from rofs.image.merge import FileRecord
 from rofs.image.modules import read_kernel
 from rofs.image.squashfs import write_squashfs
@@ -35,16 +37,21 @@ from rofs.inputs import Inputs, load_inputs
 from rofs.kernelfacts import KernelFacts, Need, lacking, unverifiable
 from rofs.layout import Layout, build_layout, persistent_stores, store_file
 from rofs.lint import lint
+from rofs.lock import ArchLock, Lock, lock_path
+from rofs.locking import keep_others, make_lock, read_lock, require, usable
 from rofs.machine.accel import find_accel
 from rofs.machine.arch import ARCHES, Arch
 from rofs.machine.slots import Slots
 from rofs.profile import DebianSource, Profile, load_profile
 from rofs.progress import Progress
-from rofs.run import run, stoppable
-from rofs.sources.debian import parse_status, sweep_scratch
+from rofs.run import stoppable
+from rofs.sbom import write_sboms
+from rofs.sources.debian import sweep_scratch
+from rofs.sources.dpkg import PackageFacts, find_packages
 from rofs.sources.kernel import Boot
 from rofs.stamp import Ledger
 from rofs.store import Cache, default_cache_dir, publish, workspace
+from rofs.tools import tool_versions
 from rofs.treefacts import TreeFacts, read_facts
 from rofs.verify.contract import FILE, PROFILE, Contract, render_contract
 from rofs.verify.outside import find_identity
@@ -63,7 +70,8 @@ class Options:
     """What the command line decides. `architectures` empty means the profile's own.
 
     `identity` is the private key of a user of the image, with which verification logs in. `jobs` is how many
-    boots go on at once, whichever architecture they are of; None is as many as there is room for.
+    boots go on at once, whichever architecture they are of; None is as many as there is room for. `locked`: use
+    nothing but what the lock names.
     """
 
     architectures: tuple[str, ...] = ()
@@ -73,6 +81,7 @@ class Options:
     epoch: int = DEFAULT_EPOCH
     identity: Path | None = None
     jobs: int | None = None
+    locked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +137,7 @@ def build(path: Path, options: Options, progress: Progress, ledger: Ledger | Non
     host and beside the profile, is entered in `ledger`.
     """
     ledger = ledger or Ledger()
-    for place in HOST:
+    for place in (*HOST, lock_path(path)):
         ledger.enter(place)
     profile, inputs, warnings = load(path, options.architectures, ledger)
     for warning in warnings:
@@ -137,6 +146,13 @@ def build(path: Path, options: Options, progress: Progress, ledger: Ledger | Non
     chosen = options.architectures or profile.architectures
     slots = Slots(options.jobs)
     work = [_Job(profile, inputs, ARCHES[name], options, slots, progress) for name in chosen]
+    lock = None if options.refresh else read_lock(path)
+    if options.locked:
+        asked = {job.arch.name: ArchLock(asked=job.fetcher.asked()) for job in work}
+        with TemporaryDirectory(prefix="rofs-lock-") as scratch:
+            lock = require(lock, make_lock(profile, inputs, asked, options.epoch, Path(scratch)), path)
+    for job in work:
+        job.fetcher.locked = usable(lock, job.fetcher, progress.note)
     results = stoppable(*(job.build for job in work))
     with suppress(OSError):  # where nothing was built, nothing is left: not even an empty directory
         (options.output / profile.name).rmdir()
@@ -146,6 +162,38 @@ def build(path: Path, options: Options, progress: Progress, ledger: Ledger | Non
     for error in sorted(errors, key=lambda e: isinstance(e, RofsError)):  # a bug of ours first
         raise error
     return [result for result in results if isinstance(result, Built)]
+
+
+def lock(path: Path, architectures: Sequence[str], epoch: int, progress: Progress) -> tuple[Lock | None, Lock]:
+    """Resolve a profile's packages anew -> the lock that was there, and that of now, which is not written.
+
+    Architectures that are not chosen stay as they were.
+    """
+    profile, inputs, warnings = load(path, architectures)
+    for warning in warnings:
+        progress.note(str(warning))
+    old = read_lock(path)
+    chosen = [ARCHES[name] for name in architectures or profile.architectures]
+    cache = Cache(default_cache_dir())
+    fetchers = [Fetcher(profile, inputs, arch, cache, progress, epoch=epoch, refresh=True) for arch in chosen]
+    with TemporaryDirectory(prefix="rofs-lock-") as name:
+        work = Path(name)
+        found = stoppable(*(partial(_resolve, fetcher, work) for fetcher in fetchers))
+        for error in found:
+            if isinstance(error, BaseException):
+                raise error
+        now = make_lock(profile, inputs, _by_name(chosen, found), epoch, work)
+    return old, keep_others(old, now, profile.architectures)
+
+
+def _by_name(chosen: Sequence[Arch], found: Sequence[object]) -> dict[str, ArchLock]:
+    return {arch.name: each for arch, each in zip(chosen, found, strict=True) if isinstance(each, ArchLock)}
+
+
+def _resolve(fetcher: Fetcher, work: Path) -> ArchLock:
+    own = work / fetcher.arch.name
+    own.mkdir()
+    return fetcher.resolution(own, own)
 
 
 def _join(errors: Mapping[str, ProfileError], architectures: int) -> ProfileError:
@@ -233,7 +281,7 @@ class _Job:
         contract = Contract(architecture=self.arch.name, layout=layout, entries=entries)
         self._write_stores(image)
         self._write_texts(image, layout, contract)
-        self._write_manifest(image, records, tree, facts, boot, obstacle or "not booted")
+        self._write_manifest(image, records, tree, facts, boot, entries, obstacle or "not booted")
         return contract, obstacle
 
     def _note_dropped(self, tree: Tree, facts: TreeFacts) -> None:
@@ -291,14 +339,16 @@ class _Job:
         shutil.copyfile(self.profile.file, image / PROFILE)
 
     def _write_manifest(
-        self, image: Path, records: list[FileRecord], tree: Tree, facts: TreeFacts, boot: Boot, reason: str
-    ) -> None:
+        self, image: Path, records: list[FileRecord], tree: Tree, facts: TreeFacts, boot: Boot,
+        entries: tuple[Entry, ...], reason: str,
+    ) -> None:  # fmt: skip
+        packages = find_packages(facts)
         manifest = build_manifest(
             profile=self.profile.name, architecture=self.arch.name, epoch=self.options.epoch,
             verified=False, reason=reason, files=records, outputs=hash_outputs(image),
             inputs={
                 **tree.inputs,
-                "packages": parse_status(facts.text("/var/lib/dpkg/status") or b""),
+                "packages": {p.name: p.version for p in packages},
                 "kernel": {
                     "package": boot.package, "version": boot.version, "release": boot.release, **boot.files,
                 },
@@ -306,7 +356,20 @@ class _Job:
             },
             tools=tool_versions(),
         )  # fmt: skip
+        self._write_sboms(image, manifest, packages, facts, entries)
         (image / "manifest.json").write_bytes(render_manifest(manifest))
+
+    def _write_sboms(
+        self, image: Path, manifest: dict[str, Any], packages: Sequence[PackageFacts], facts: TreeFacts,
+        entries: tuple[Entry, ...],
+    ) -> None:  # fmt: skip
+        """Beside the manifest, which they are made of and which names them too."""
+        generated = {str(facts.resolve(e.path.parent) / e.path.name): e.content for e in entries if e.kind == "file"}
+        release = facts.text("/etc/os-release") or facts.text("/usr/lib/os-release") or b""
+        suite = self.profile.kernel.suite
+        for path in write_sboms(image, manifest, packages, generated, os_release=release, suite=suite):
+            manifest["outputs"][path.name] = {"size": path.stat().st_size, "sha256": hash_file(path)}
+        manifest["outputs"] = dict(sorted(manifest["outputs"].items()))
 
     def verify(self, image: Path, contract: Contract, work: Path) -> Report:
         """Boot it, and say in the manifest how that went."""
@@ -341,12 +404,6 @@ def write_generated(layout: Layout, directory: Path) -> None:
             target = directory if entry.path.name == "fstab" else directory / "units"
             target.mkdir(parents=True, exist_ok=True)
             (target / entry.path.name).write_bytes(entry.content)
-
-
-def tool_versions() -> dict[str, str]:
-    """The tools that shape bytes."""
-    version = run(["tar2sqfs", "--version"]).stdout.split("\n")[0].strip()
-    return {"rofs": __version__, "tar2sqfs": version}
 
 
 def reject(built: Sequence[Built]) -> None:

@@ -95,6 +95,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_check(verbs)
     _add_plan(verbs)
     _add_explain(verbs)
+    _add_lock(verbs)
     _add_build(verbs)
     _add_verify(verbs)
     _add_boot(verbs)
@@ -133,12 +134,31 @@ def _add_build(verbs: Verbs) -> None:  # type: ignore[valid-type]
     )
     parser.add_argument("--no-verify", action="store_true", help="publish without booting; the manifest says so")
     parser.add_argument(
-        "--refresh", action="store_true", help="fetch packages and kernel anew instead of from the cache"
+        "--refresh", action="store_true", help="ask the package sources anew, whatever the cache or a lock says"
+    )
+    parser.add_argument(
+        "--locked", action="store_true", help="use nothing but what PROFILE's lock names, or say what differs"
     )
     _add_jobs(parser, "whichever architecture they are of")
     _add_identity(parser)
     _add_progress(parser)
     parser.set_defaults(verb=build)
+
+
+def _add_lock(verbs: Verbs) -> None:  # type: ignore[valid-type]
+    parser = _verb(
+        verbs, "lock", "write down every input of a profile's images, by hash",
+        "Ask the package sources which packages the profile gets today, and write them, every file it names, the\n"
+        "kernel and the versions of the tools into PROFILE's lock beside it (gateway.yaml: gateway.lock). What\n"
+        "changed is printed. Builds use the packages of a lock that fits the profile; `rofs build --locked` uses\n"
+        "nothing else at all.",
+    )  # fmt: skip
+    parser.add_argument("profile", type=Path, metavar="PROFILE", help="the YAML profile")
+    parser.add_argument(
+        "--arch", action="append", default=[], choices=tuple(ARCHES), help="only this architecture; may be repeated"
+    )
+    _add_progress(parser)
+    parser.set_defaults(verb=lock)
 
 
 def _positive(text: str) -> int:
@@ -374,6 +394,7 @@ def build(options: argparse.Namespace) -> int:
     chosen = builder.Options(
         architectures=tuple(dict.fromkeys(options.arch)), output=options.output, verify=not options.no_verify,
         refresh=options.refresh, epoch=builder.find_epoch(), identity=options.identity, jobs=options.jobs,
+        locked=options.locked,
     )  # fmt: skip
     ledger = Ledger()
     progress = Noted(make_progress(sys.stderr, options.progress), ledger.notes)
@@ -389,9 +410,30 @@ def _question(options: argparse.Namespace) -> dict[str, object]:
     """What a build was asked, as far as it shapes what is published."""
     return {
         "profile": options.profile.absolute(), "output": options.output.absolute(), "arch": options.arch,
-        "verify": not options.no_verify, "identity": options.identity, "version": __version__,
+        "verify": not options.no_verify, "locked": options.locked, "identity": options.identity, "version": __version__,
         "environment": {name: os.environ.get(name) for name in ("SOURCE_DATE_EPOCH", "ROFS_ACCEL", "PATH")},
     }  # fmt: skip
+
+
+def lock(options: argparse.Namespace) -> int:
+    """`rofs lock`."""
+    from rofs import build as builder
+    from rofs.lock import differences, lock_path, render_lock
+    from rofs.progress import make_progress
+    from rofs.store import replace_file
+
+    progress = make_progress(sys.stderr, options.progress)
+    old, new = builder.lock(options.profile, tuple(dict.fromkeys(options.arch)), builder.find_epoch(), progress)
+    path = lock_path(options.profile)
+    if old is None:
+        print(f"{path}: written")
+    elif lines := differences(old, new):
+        print("\n".join(lines))
+    else:
+        print(f"{path}: nothing has changed")
+    if old != new:
+        replace_file(path, render_lock(new).encode())
+    return 0
 
 
 def _summary(result: object) -> str:

@@ -328,6 +328,16 @@ def _about(files: BoardFiles, boot: Boot) -> dict[str, dict[str, str]]:
     return {key: {"name": path.name, "sha256": hash_file(hashed)} for key, (path, hashed) in found.items()}
 
 
+def hash_directory(path: Path, inputs: Inputs, epoch: int, work: Path) -> str:
+    """The sha256 of all that an image gets of a directory; what is made for it in `work` goes again."""
+    tar = work / "hashed.tar"
+    try:
+        write_directory_tar(path, tar, inputs.ownership, lambda _: None)
+        return _hash_tree(tar, epoch)
+    finally:
+        tar.unlink(missing_ok=True)
+
+
 def _hash_tree(tar: Path, epoch: int) -> str:
     """Of all that an image gets of a directory: newer times become `epoch` there, so they make no difference."""
     digest = hashlib.sha256()

@@ -124,6 +124,32 @@ def _put(ready: Path, dest: Path) -> None:
     remove_tree(old)
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a whole file or none; ImageError where that cannot be done."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=WORK_PREFIX, dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o666 & ~_umask())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        _sync(path.parent)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _umask() -> int:
+    """The process's, which only setting it tells."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def exchange(one: Path, other: Path) -> bool:
     """Swap two paths of one file system; False where kernel, libc or file system cannot."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
