@@ -306,7 +306,8 @@ class _Job:
             records = write_squashfs(
                 out, tars, entries, options=options, epoch=self.options.epoch, resolve=facts.resolve,
                 drop=tree.drop, keep_times=tree.keep_times, log=logs / "squashfs.log",
-                blocks=default_cache_dir() / "blocks", note=lambda text: self.progress.note(f"{self.arch.name}: {text}"),
+                blocks=default_cache_dir() / "blocks",
+                note=lambda text: self.progress.note(f"{self.arch.name}: {text}"),
             )  # fmt: skip
             step.update(f"{out.stat().st_size >> 10} KiB, {len(records)} paths")
         return records

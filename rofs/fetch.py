@@ -170,7 +170,7 @@ class Fetcher:
         except UnknownPackage as error:
             raise self._unknown(error, at) from None
         packages = json.loads((entry.path / "packages.json").read_text("utf-8"))
-        since = f"resolved {_age(time.time() - entry.created)} ago; --refresh resolves anew" if entry.hit else ""
+        since = f"resolved {age(time.time() - entry.created)} ago; --refresh resolves anew" if entry.hit else ""
         return tuple(Package(**package) for package in packages), since
 
     @contextmanager

@@ -42,8 +42,8 @@ ROOMS = (
     # the machine is touched from here on
     "rofs.reaper",
     "rofs.run",
-    "rofs.stamp",
     "rofs.tools",
+    "rofs.stamp",
     "rofs.store",
     "rofs.sources",
     "rofs.image",
