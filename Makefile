@@ -1,5 +1,6 @@
 # Short names for what README.md and .ci/run spell out. `make` alone lists them.
 PYTEST = .venv/bin/pytest
+ALL = $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
 MUTANTS = .venv/bin/python -m tests.mutants --images build/mutants/images --write docs/mutants.md
 
 help:    ## this list
@@ -11,11 +12,11 @@ setup:   ## host tools, emulation, .venv with the test tools
 example: ## build and verify profiles/minimal.yaml for both architectures
 	scripts/setup && .venv/bin/rofs build profiles/minimal.yaml
 
-test: setup     ## all tests, boots included
-	$(PYTEST)
+test: setup     ## all tests, boots included, two files at a time
+	$(ALL)
 
 fast: setup     ## the tests that need no boot and no download
-	$(PYTEST) tests/unit -m "not slow"
+	$(ALL) tests/unit -m "not slow"
 
 lint: setup     ## style and types
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

@@ -6,6 +6,7 @@ On a laptop a test whose tool is missing is skipped, and says so; with ROFS_CI=1
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -92,15 +93,26 @@ def boot_files() -> Callable[[str], Boot]:
 def built(
     rofs: Callable[..., subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
-    """`built("minimal")` -> the directory with one published, verified image an architecture."""
-    output = tmp_path_factory.mktemp("images")
-    done: dict[str, subprocess.CompletedProcess[str]] = {}
+    """`built("minimal")` -> the directory with one published, verified image an architecture.
+
+    The workers of one session share them: the first that asks builds, the others wait.
+    """
+    output = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        output = output.parent
+    output /= "images"
+    output.mkdir(exist_ok=True)
 
     def build(name: str) -> Path:
-        if name not in done:
-            done[name] = rofs("build", PROFILES / f"{name}.yaml", "--output", output)
-        result = done[name]
-        assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
+        with (output / f"{name}.log").open("a+") as log:
+            fcntl.flock(log, fcntl.LOCK_EX)
+            log.seek(0)
+            if not (said := log.read()):
+                result = rofs("build", PROFILES / f"{name}.yaml", "--output", output)
+                said = f"{result.returncode}\n{result.stdout}\n{result.stderr}"
+                log.write(said)
+                log.flush()
+        assert said.startswith("0\n"), said
         return output / name
 
     return build
