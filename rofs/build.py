@@ -174,7 +174,7 @@ def lock(path: Path, architectures: Sequence[str], epoch: int, progress: Progres
         progress.note(str(warning))
     old = read_lock(path)
     chosen = [ARCHES[name] for name in architectures or profile.architectures]
-    cache = Cache(default_cache_dir())
+    cache = Cache(default_cache_dir(), progress.note)
     fetchers = [Fetcher(profile, inputs, arch, cache, progress, epoch=epoch, refresh=True) for arch in chosen]
     with TemporaryDirectory(prefix="rofs-lock-") as name:
         work = Path(name)
@@ -218,9 +218,8 @@ class _Job:
     ) -> None:
         self.profile, self.inputs, self.arch, self.options = profile, inputs, arch, options
         self.slots, self.progress = slots, progress
-        self.fetcher = Fetcher(
-            profile, inputs, arch, Cache(default_cache_dir()), progress, epoch=options.epoch, refresh=options.refresh
-        )
+        cache = Cache(default_cache_dir(), progress.note)
+        self.fetcher = Fetcher(profile, inputs, arch, cache, progress, epoch=options.epoch, refresh=options.refresh)
 
     def build(self) -> Built:
         """All steps, in a workspace beside the destination."""

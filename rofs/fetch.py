@@ -187,6 +187,8 @@ class Fetcher:
     def _debs(self, packages: Sequence[Package], suite: str, work: Path, log: Path, say: OnLine) -> list[Deb]:
         """The file of each package, from the store; what is not there is fetched."""
         if missing := self.store.missing(packages):
+            for path in filter(Path.exists, map(self.store.path, missing)):
+                self.progress.note(f"{path} is damaged; it is fetched again")
             with self._private_apt(suite, work, log, say) as apt:
                 say(f"{len(missing)} packages to fetch, {sum(p.size for p in missing) >> 20} MiB")
                 self.store.fetch(missing, apt)

@@ -11,14 +11,15 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-FORMAT = 1
+from rofs.seal import read_summed, write_summed
+
+FORMAT = 2
 DIRECTORY = "stamps"
 _FRESH_NS = 50_000_000
 """A file that changed so short a time ago may change again without another ctime: its clock ticks in jiffies."""
@@ -59,15 +60,18 @@ class Ledger:
             "at": time.time(),
         }
         with suppress(OSError):
-            _write(_place(cache, question), json.dumps(content))
+            write_summed(_place(cache, question), json.dumps(content).encode())
 
 
 def find_stamp(cache: Path, question: Mapping[str, object]) -> Stamp | None:
     """The last build of this question, if everything it read and wrote is as it was."""
     try:
-        known = json.loads(_place(cache, question).read_bytes())
+        place = _place(cache, question)
+        known = json.loads(read_summed(place))
         files = {**known["read"], **known["wrote"]}
         if known["wrote"] and all(said == _look(Path(path))[0] for path, said in files.items()):
+            with suppress(OSError):
+                os.utime(place)  # it was of use, where that may be written
             return Stamp(said=tuple(known["said"]), notes=tuple(known["notes"]), at=float(known["at"]))
     except (OSError, ValueError, LookupError, TypeError):
         pass  # there is none, or it is damaged
@@ -133,11 +137,3 @@ def _row(name: bytes, state: os.stat_result) -> tuple[bytes, int]:
 def _place(cache: Path, question: Mapping[str, object]) -> Path:
     asked = json.dumps([FORMAT, question], sort_keys=True, default=str).encode()
     return cache / DIRECTORY / f"{hashlib.sha256(asked).hexdigest()}.json"
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-    Path(name).replace(path)

@@ -13,13 +13,16 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rofs.errors import ImageError, SourceError
+from rofs.seal import find_damage, write_seal
 
 WORK_PREFIX = ".rofs-work-"
 _AT_FDCWD = -100
@@ -36,7 +39,7 @@ def default_cache_dir() -> Path:
 
 
 @contextmanager
-def _locked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[int]:
+def locked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[int]:
     """flock a file or directory; BlockingIOError with LOCK_NB where another holds it."""
     flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
     fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
@@ -55,7 +58,7 @@ def workspace(output_parent: Path) -> Iterator[Path]:
     """
     try:
         output_parent.mkdir(parents=True, exist_ok=True)
-        with _locked(output_parent):  # nobody sweeps between making a directory and locking it
+        with locked(output_parent):  # nobody sweeps between making a directory and locking it
             _sweep(output_parent)
             work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=output_parent))
             fd = os.open(work, os.O_RDONLY | os.O_CLOEXEC)
@@ -72,7 +75,7 @@ def workspace(output_parent: Path) -> Iterator[Path]:
 def _sweep(parent: Path) -> None:
     for left in parent.glob(WORK_PREFIX + "*"):
         try:
-            with _locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            with locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 remove_tree(left)
         except (BlockingIOError, FileNotFoundError):
             continue  # its build lives, or has just cleaned up
@@ -193,41 +196,71 @@ class CacheEntry:
 class Cache:
     """Directories by kind and key: `root/kind/key/NUMBER`, where the highest number counts.
 
-    A refresh makes the next number and leaves the one before, so that a build that reads it can go on.
+    A refresh makes the next number. Each entry is sealed (rofs/seal.py) and checked before it is handed out; one that
+    is damaged is made again, and `note` hears why. What was handed out stays while the Cache lives: it holds a shared
+    flock(2) on it, and nobody removes an entry without an exclusive one (`remove_unused`). The mtime of `root/kind/key`
+    is the last use. Where nothing can be written, what is there is used all the same.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, note: Callable[[str], None] = lambda _: None) -> None:
+        self.root, self.note = root, note
+        self._held: list[int] = []
+        weakref.finalize(self, _close_all, self._held)
 
     def entry(self, kind: str, key: str, make: Callable[[Path], None], refresh: bool = False) -> CacheEntry:
         """The entry, made by `make(an empty directory)` if need be; others who want it wait for it.
 
-        What `make` raises goes on, and nothing is kept. SourceError where the cache cannot be written.
+        What `make` raises goes on, and nothing is kept. SourceError where the cache cannot be used.
         """
         for name in (kind, key):
             if not _SAFE_NAME.fullmatch(name):
                 raise ValueError(f"not a name for the cache: {name!r}")
         home = self.root / kind / key
         try:
+            if not refresh and home.is_dir():
+                with locked(home, fcntl.LOCK_SH):
+                    found = self._whole(home)
+                if isinstance(found, CacheEntry):
+                    return found
             home.mkdir(parents=True, exist_ok=True)
-            stack = ExitStack()
-            stack.enter_context(_locked(home))
+            with locked(home):
+                return self._look_or_make(home, make, refresh)
         except OSError as error:
-            raise SourceError(f"{home}: cannot use the cache: {error.strerror}") from error
-        with stack:
-            return self._entry(home, make, refresh)
+            if error.filename is not None and not _is_below(error.filename, self.root):
+                raise
+            lacks = f"the cache lacks the {kind} that is needed, and cannot be written: {error.strerror}"
+            raise SourceError(f"{self.root}: {lacks} (ROFS_CACHE_DIR names another)") from error
 
-    def _entry(self, home: Path, make: Callable[[Path], None], refresh: bool) -> CacheEntry:
+    def _whole(self, home: Path) -> CacheEntry | str:
+        """The entry that counts, held from now on; or what is wrong with it, "" where there is none."""
         numbers = _numbers(home)
-        if numbers and not refresh:
-            return _found(home / str(numbers[-1]), hit=True)
-        for left in home.glob(WORK_PREFIX + "*"):
-            remove_tree(left)  # we hold the lock, so its maker is dead
-        for number in numbers[:-1]:
-            remove_tree(home / str(number))
+        if not numbers:
+            return ""
+        path = home / str(numbers[-1])
+        fd = self._hold(path)
+        if damage := find_damage(path, f"{home.parent.name}/{home.name}"):
+            self._held.remove(fd)
+            os.close(fd)
+            return f"{path} is damaged: {damage}"
+        touch(home)
+        return _found(path, hit=True)
+
+    def _look_or_make(self, home: Path, make: Callable[[Path], None], refresh: bool) -> CacheEntry:
+        """With the key's lock: another may have made it meanwhile."""
+        found = "" if refresh else self._whole(home)
+        if isinstance(found, CacheEntry):
+            return found
+        if found:
+            self.note(f"{found}; it is made again")
+        remove_leftovers(home)
+        numbers = _numbers(home)
+        for number in numbers[:-1] if refresh else numbers:
+            remove_unused(home / str(number))
         work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=home))
         try:
             make(work)
+            write_seal(work, f"{home.parent.name}/{home.name}")
+            work.chmod(stat.S_IMODE(home.stat().st_mode))
             sync_tree(work)
             made = home / str(numbers[-1] + 1 if numbers else 1)
             work.rename(made)
@@ -235,7 +268,48 @@ class Cache:
         except BaseException:
             remove_tree(work)
             raise
+        self._hold(made)
         return _found(made, hit=False)
+
+    def _hold(self, path: Path) -> int:
+        """Keep everybody from removing an entry, for as long as this lives or the descriptor is open."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._held.append(fd)
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        return fd
+
+
+def remove_leftovers(home: Path) -> None:
+    """What dead makers left of a key whose lock we hold."""
+    for left in home.glob(WORK_PREFIX + "*"):
+        remove_tree(left)
+
+
+def remove_unused(path: Path) -> bool:
+    """Delete an entry of a key whose lock we hold, unless a build uses it -> whether it is gone."""
+    try:
+        with locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            gone = path.with_name(WORK_PREFIX + path.name)
+            path.rename(gone)  # at no moment half of an entry
+    except BlockingIOError:
+        return False
+    remove_tree(gone)
+    return True
+
+
+def touch(path: Path) -> None:
+    """Leave word that it was of use now, where that may be written."""
+    with suppress(OSError):
+        os.utime(path)
+
+
+def _is_below(name: str | bytes, root: Path) -> bool:
+    return Path(os.fsdecode(name)).absolute().is_relative_to(root.absolute())
+
+
+def _close_all(descriptors: list[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)
 
 
 def _numbers(home: Path) -> list[int]:

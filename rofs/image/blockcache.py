@@ -39,6 +39,8 @@ class Segment:
     def __init__(self, path: Path, shape: bytes) -> None:
         self.path, self.used, self._shape = path, False, shape
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with suppress(OSError):
+            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # says that it is in use (cachecare.py)
         self.size_bytes = os.fstat(self._fd).st_size
 
     def index(self) -> Iterator[tuple[bytes, int, int]]:
@@ -87,6 +89,7 @@ class _Writer:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self.failure = error
 
@@ -137,7 +140,7 @@ class Blocks:
     """The blocks of one shape, for one build. Safe from several threads."""
 
     def __init__(self, folder: Path, shape: bytes) -> None:
-        self.hits = self.misses = 0
+        self.hits = self.misses = self.damaged = 0
         self._segments = list(_open_segments(folder, shape))
         self._places: dict[bytes, tuple[Segment, int, int]] = {}
         for segment in self._segments:
@@ -151,6 +154,7 @@ class Blocks:
         value = self._writer.find(key) if place is None else place[0].read(key, place[1], place[2])
         if value is None and place is not None:
             value = self._writer.find(key)
+            self.damaged += value is None
         if value is None:
             self.misses += 1
         else:
@@ -187,6 +191,8 @@ def open_blocks(
         failure = blocks.close(publish=published)
         if failure is not None:
             note(f"compressed blocks are not kept: {directory}: {failure.strerror}")
+    if blocks.damaged:
+        note(f"{blocks.damaged} compressed blocks in {folder} are damaged, and were made again")
     if blocks.misses:
         with suppress(OSError):
             collect(directory, shape, limit_bytes)
@@ -230,6 +236,17 @@ def _merge_small(folder: Path, shape: bytes) -> None:
             for segment in small:
                 segment.used = False
                 segment.path.unlink(missing_ok=True)
+
+
+def is_whole(path: Path, shape: bytes) -> bool:
+    """Whether every record of a segment is what was put there. OSError where it cannot be read."""
+    segment = Segment(path, shape)
+    try:
+        records = list(segment.index())
+        return bool(records) and all(segment.read(*record) is not None for record in records)
+    finally:
+        segment.used = False
+        segment.close()
 
 
 def _stats(directory: Path, pattern: str) -> Iterator[tuple[Path, os.stat_result]]:

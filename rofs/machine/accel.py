@@ -13,6 +13,7 @@ import json
 import os
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,7 @@ from rofs.errors import MachineError, ToolError
 from rofs.machine.arch import Arch, host_arch
 from rofs.machine.qmp import Qmp
 from rofs.run import run
+from rofs.seal import read_summed, write_summed
 
 AccelName = Literal["kvm", "tcg"]
 NAMES: dict[str, AccelName] = {"kvm": "kvm", "tcg": "tcg"}
@@ -111,7 +113,7 @@ def run_probe(arch: Arch, name: AccelName, *, timeout_s: float) -> None:
 
 def _recall(memory: Path, key: list[str | int]) -> Accel | None:
     try:
-        saved = json.loads(memory.read_text())
+        saved = json.loads(read_summed(memory))
         return Accel(**saved["accel"]) if saved["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -119,13 +121,8 @@ def _recall(memory: Path, key: list[str | int]) -> Accel | None:
 
 def _remember(memory: Path, key: list[str | int], accel: Accel) -> None:
     """Write the verdict whole or not at all; a cache that cannot be written costs a second, no more."""
-    try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False) as file:
-            json.dump({"key": key, "accel": asdict(accel)}, file)
-        Path(file.name).replace(memory)
-    except OSError:
-        pass
+    with suppress(OSError):
+        write_summed(memory, json.dumps({"key": key, "accel": asdict(accel)}).encode())
 
 
 def query_accel(qmp: Qmp) -> AccelName:

@@ -8,10 +8,13 @@ one store: each downloads into a directory of its own, and renames.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
+import weakref
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -19,13 +22,17 @@ from rofs.errors import SourceError, ToolError
 from rofs.packages import Package
 from rofs.sources.apt import PrivateApt
 from rofs.sources.debian import explain_apt
-from rofs.store import workspace
+from rofs.store import touch, workspace
 
 _GONE = re.compile(
     r"^E: (?:Version '[^']*' for '[^']*' was not found|Unable to locate package .*|Can't find a source to download .*"
     r"|Failed to fetch \S+ +404 .*)$",
     re.MULTILINE,
 )
+
+
+LOCK = ".lock"
+"""Beside the packages: held shared by who uses them, exclusively by who removes some."""
 
 
 class PackageGone(SourceError):
@@ -45,14 +52,31 @@ class DebStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._held: list[int] = []
+        weakref.finalize(self, _close_all, self._held)
 
     def path(self, package: Package) -> Path:
         """Where the file of a package is, if it is there."""
         return self.root / f"{package.sha256}.deb"
 
     def missing(self, packages: Iterable[Package]) -> list[Package]:
-        """Those that are not there, or not whole."""
-        return [package for package in packages if not _is(self.path(package), package)]
+        """Those that are not there, or not whole. The others are of use, and stay while this store lives."""
+        self._hold()
+        found = []
+        for package in packages:
+            path = self.path(package)
+            if _is(path, package):
+                touch(path)
+            else:
+                found.append(package)
+        return found
+
+    def _hold(self) -> None:
+        """Keep everybody from trimming the store: a shared flock(2); where no lock can be made, nobody trims either."""
+        with suppress(OSError):
+            if not self._held:
+                self._held.append(os.open(self.root / LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
+                fcntl.flock(self._held[0], fcntl.LOCK_SH)
 
     def fetch(self, packages: Sequence[Package], apt: PrivateApt) -> None:
         """Download what `missing` gave; `apt` has read its lists.
@@ -62,6 +86,7 @@ class DebStore:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            self._hold()
             with workspace(self.root) as work:
                 _download(packages, apt, work)
                 self._take(packages, work)
@@ -80,6 +105,11 @@ class DebStore:
             _sync(path)
             path.rename(self.path(package))
         _sync(self.root)
+
+
+def _close_all(descriptors: Iterable[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)
 
 
 def _is(path: Path | None, package: Package) -> bool:

@@ -43,6 +43,7 @@ ROOMS = (
     "rofs.reaper",
     "rofs.run",
     "rofs.tools",
+    "rofs.seal",
     "rofs.stamp",
     "rofs.store",
     "rofs.sources",
