@@ -100,6 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_verify(verbs)
     _add_boot(verbs)
     _add_doctor(verbs)
+    _add_cache(verbs)
     return parser
 
 
@@ -373,6 +374,57 @@ def _add_doctor(verbs: Verbs) -> None:  # type: ignore[valid-type]
     parser.set_defaults(verb=doctor)
 
 
+def _add_cache(verbs: Verbs) -> None:  # type: ignore[valid-type]
+    parser = _verb(
+        verbs, "cache", "show, trim or check what is kept for the builds to come",
+        "Builds keep packages, trees, kernels and compressed blocks in ~/.cache/rofs, or where ROFS_CACHE_DIR says.\n"
+        "Nothing in there is needed: what is removed or damaged is made again, at the price of time.",
+    )  # fmt: skip
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    show = _verb(
+        actions, "show", "say how large the cache is, and when it was of use",
+        "Print a table by kind: how many entries, their size on the disk, when one was last of use, and since when\n"
+        "the oldest was not.",
+    )  # fmt: skip
+    show.add_argument("--json", action="store_true", help="the same as JSON")
+    show.set_defaults(verb=cache_show)
+    trim = _verb(
+        actions, "trim", "remove what was not of use for longest",
+        "Remove what killed builds and older resolutions left, what was not of use for as long as --age says, and\n"
+        "then the least recently used until the cache is no larger than --size. Builds may go on meanwhile: what\n"
+        "they use stays. What was freed is printed.",
+    )  # fmt: skip
+    trim.add_argument("--size", type=_cache_size, metavar="SIZE", help="at most this much is left, such as 10G or 0")
+    trim.add_argument("--age", type=_cache_age, metavar="AGE", help="not of use for so long, such as 30d, 12h or 0d")
+    trim.set_defaults(verb=cache_trim)
+    checks = _verb(
+        actions, "check", "read the whole cache and remove what is damaged",
+        "Hash every entry. What is damaged is named and removed; exit status 3 says that there was some. Builds check\n"
+        "what they use in the same way.",
+    )  # fmt: skip
+    checks.set_defaults(verb=cache_check)
+
+
+def _cache_size(text: str) -> int:
+    return 0 if text == "0" else _size(text)
+
+
+def _size(text: str) -> int:
+    from rofs.values import BadValue, size
+
+    try:
+        return size(text)
+    except BadValue as error:
+        raise argparse.ArgumentTypeError(f"{error} ({error.hint})") from None
+
+
+def _cache_age(text: str) -> int:
+    found = re.fullmatch(r"(\d{1,6})([hd])", text, re.ASCII)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days or hours, as 30d or 12h")
+    return int(found[1]) * {"h": 3600, "d": 86400}[found[2]]
+
+
 # --- the verbs ------------------------------------------------------------------------------------
 
 
@@ -593,3 +645,42 @@ def doctor(options: argparse.Namespace) -> int:
     examination = examine()
     print((render_json if options.format == "json" else render_text)(examination), end="")
     return 0 if examination.ready else ToolError.exit_status
+
+
+def cache_show(options: argparse.Namespace) -> int:
+    """`rofs cache show`."""
+    from rofs import cachecare
+    from rofs.store import default_cache_dir
+
+    root = default_cache_dir()
+    items = cachecare.find_items(root)
+    if options.json:
+        print(json.dumps(cachecare.show_data(root, items), indent=1, sort_keys=True))
+    else:
+        print(cachecare.render_show(root, items), end="")
+    return 0
+
+
+def cache_trim(options: argparse.Namespace) -> int:
+    """`rofs cache trim`."""
+    from rofs import cachecare
+    from rofs.store import default_cache_dir
+
+    trimmed = cachecare.trim(default_cache_dir(), limit_bytes=options.size, max_age_s=options.age)
+    print(cachecare.render_trimmed(trimmed), end="")
+    return 0
+
+
+def cache_check(options: argparse.Namespace) -> int:  # noqa: ARG001 -- all verbs are called alike
+    """`rofs cache check`."""
+    from rofs import cachecare
+    from rofs.store import default_cache_dir
+
+    checked, damaged = 0, 0
+    for item, wrong in cachecare.check(default_cache_dir()):
+        checked += 1
+        if wrong:
+            damaged += 1
+            print(f"{item.path}: damaged: {wrong}; {cachecare.remove_damaged(item)}")
+    print(f"{checked} entries checked, {damaged} damaged")
+    return ToolError.exit_status if damaged else 0

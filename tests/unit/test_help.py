@@ -29,16 +29,20 @@ README = (ROOT / "README.md").read_text("utf-8")
 NO_METAVARS = frozenset({"YAML", "QEMU", "JSON", "LINE", "COLUMN", "ARCH", "NOT", "FILE", "PATH"})
 """Words in capitals that stand for themselves, or are explained where they stand."""
 SAMPLES = {"N": "3", "SIZE": "1G", "NAME": "box", "PATH": "/var/lib", "WORDS": "quiet", "DATE": "2010-01-01",
-           "SECONDS": "90"}  # fmt: skip
+           "SECONDS": "90", "AGE": "7d"}  # fmt: skip
 """What to type for a metavar; a file's name for every other."""
 
 
-def verbs() -> dict[str, argparse.ArgumentParser]:
-    (action,) = (a for a in cli.make_parser()._actions if isinstance(a, argparse._SubParsersAction))
-    return dict(action.choices)
+def verbs(of: argparse.ArgumentParser, prefix: str = "") -> dict[str, argparse.ArgumentParser]:
+    """Each verb, and of one that has actions each of these behind it: `cache trim`."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for action in (a for a in of._actions if isinstance(a, argparse._SubParsersAction)):
+        for name, parser in action.choices.items():
+            found |= verbs(parser, f"{prefix}{name} ") or {prefix + name: parser}
+    return found
 
 
-VERBS = verbs()
+VERBS = verbs(cli.make_parser())
 HELPS = {verb: " ".join(parser.format_help().split()) for verb, parser in VERBS.items()}
 ACTIONS = [
     (verb, action)
@@ -63,7 +67,7 @@ def sample(action: argparse.Action) -> str:
 def typed(verb: str, *more: str) -> argparse.Namespace:
     """A verb with what it cannot be without, and `more`."""
     positionals = [a for v, a in ACTIONS if v == verb and not a.option_strings and a.nargs != "?"]
-    return cli.make_parser().parse_args([verb, *map(sample, positionals), *more])
+    return cli.make_parser().parse_args([*verb.split(), *map(sample, positionals), *more])
 
 
 # --- what a verb says, it takes, and what it takes, it uses -----------------------------------------
@@ -94,7 +98,7 @@ def test_every_option_is_read_and_nothing_else(verb: str) -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_is_the_function_of_its_name(verb: str) -> None:
     function = VERBS[verb].get_default("verb")
-    assert function.__name__ == verb and function.__module__ == "rofs.cli"
+    assert function.__name__ == verb.replace(" ", "_") and function.__module__ == "rofs.cli"
     assert function.__doc__ == f"`rofs {verb}`."
 
 
@@ -247,13 +251,13 @@ def test_what_an_exit_status_means(words: str, kind: type[errors.RofsError]) -> 
 
 def readme_rows() -> dict[str, tuple[list[str], str]]:
     """The README's table of verbs: what is typed after each, and what is said of it."""
-    rows = re.findall(r"^\| `rofs ([a-z]+)([^`]*)` \| (.*) \|$", README, re.MULTILINE)
+    rows = re.findall(r"^\| `rofs ([a-z]+(?: [a-z]+)?)([^`]*)` \| (.*) \|$", README, re.MULTILINE)
     return {verb: (shlex.split(words), text) for verb, words, text in rows}
 
 
 def test_the_verbs_of_help_and_readme_are_the_verbs() -> None:
     listed = re.findall(r"^    ([a-z]+) ", cli.make_parser().format_help(), re.MULTILINE)
-    assert sorted(listed) == sorted(VERBS)
+    assert sorted(listed) == sorted({verb.split()[0] for verb in VERBS})
     assert sorted(readme_rows()) == sorted(VERBS)
 
 

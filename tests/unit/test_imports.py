@@ -53,6 +53,7 @@ ROOMS = (
     "rofs.verify",
     "rofs.fetch",
     "rofs.build",
+    "rofs.cachecare",
     "rofs.starter",
     "rofs.doctor",
     "rofs.cli",

@@ -259,6 +259,15 @@ def fill_entry(work: Path) -> None:
     (work / "link").symlink_to("tree.tar")
 
 
+def writer(text: str) -> Callable[[Path], None]:
+    """Makes an entry of one file, `a`."""
+
+    def make(work: Path) -> None:
+        (work / "a").write_text(text)
+
+    return make
+
+
 def flip(path: Path, bit: int) -> None:
     """One bit of a file, whatever its mode; size and mtime stay."""
     state, raw = path.stat(), bytearray(path.read_bytes())
@@ -316,10 +325,10 @@ def test_every_bit_of_the_seal_counts(tmp_path: Path, bit: int) -> None:
 
 
 def test_an_older_entry_never_stands_in_for_a_damaged_one(tmp_path: Path) -> None:
-    first = Cache(tmp_path).entry("tree", "k", lambda work: (work / "a").write_text("old"))
-    second = Cache(tmp_path).entry("tree", "k", lambda work: (work / "a").write_text("new"), refresh=True)
+    first = Cache(tmp_path).entry("tree", "k", writer("old"))
+    second = Cache(tmp_path).entry("tree", "k", writer("new"), refresh=True)
     flip(second.path / "a", 0)
-    third = Cache(tmp_path).entry("tree", "k", lambda work: (work / "a").write_text("newer"))
+    third = Cache(tmp_path).entry("tree", "k", writer("newer"))
     assert (third.path / "a").read_text() == "newer" and not first.path.exists() and not second.path.exists()
 
 
