@@ -113,11 +113,13 @@ def test_a_damaged_record_is_replaced(tmp_path: Path) -> None:
     raw = bytearray(segment.read_bytes())
     raw[0] ^= 1
     segment.write_bytes(raw)
-    with open_blocks(tmp_path, SHAPE) as blocks:
+    notes: list[str] = []
+    with open_blocks(tmp_path, SHAPE, note=notes.append) as blocks:
         assert blocks.find(key(3)) is None
         blocks.add(key(3), value(3))
         assert blocks.find(key(3)) == value(3)
     assert found(tmp_path, range(3, 6)) == {number: value(number) for number in range(3, 6)}
+    assert len(notes) == 1 and notes[0].startswith("1 compressed blocks in ") and "damaged" in notes[0]
 
 
 def test_a_directory_that_cannot_be_written_costs_time_only(tmp_path: Path) -> None:

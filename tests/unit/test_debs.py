@@ -14,7 +14,7 @@ from rofs.errors import SourceError
 from rofs.machine.arch import ARCHES
 from rofs.packages import Package
 from rofs.sources.apt import PrivateApt
-from rofs.sources.debs import DebStore, PackageGone
+from rofs.sources.debs import LOCK, DebStore, PackageGone
 from rofs.sources.resolve import open_apt
 
 pytestmark = pytest.mark.needs("apt-get", "dpkg-deb", "apt-config")
@@ -39,7 +39,7 @@ class Shop:
         )
 
     def kept(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in self.store.root.iterdir()}
+        return {path.name: path.read_bytes() for path in self.store.root.glob("*.deb")}
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_what_is_fetched_is_there_by_its_hash(shop: Shop) -> None:
     shop.store.fetch(both, shop.apt())
     assert shop.store.missing(both) == []
     assert shop.kept() == {f"{p.sha256}.deb": shop.repo.debs[p.name].read_bytes() for p in both}
-    assert {path.stat().st_mode & 0o777 for path in shop.store.root.iterdir()} == {0o444}
+    assert {path.stat().st_mode & 0o777 for path in shop.store.root.glob("*.deb")} == {0o444}
 
 
 @pytest.mark.parametrize("damage", ["shorter", "one bit", "gone"])
@@ -129,4 +129,4 @@ def test_what_a_killed_fetch_left_goes(shop: Shop) -> None:
     left.mkdir(parents=True)
     (left / "half.deb").write_text("half")
     shop.store.fetch([shop.two], shop.apt())
-    assert [path.name for path in shop.store.root.iterdir()] == [f"{shop.two.sha256}.deb"]
+    assert {path.name for path in shop.store.root.iterdir()} == {LOCK, f"{shop.two.sha256}.deb"}

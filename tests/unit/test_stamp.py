@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rofs import stamp
+from rofs.seal import read_summed, write_summed
 from rofs.stamp import Ledger, find_stamp, find_status
 
 QUESTION = {"profile": "/p.yaml", "arch": ["amd64"]}
@@ -152,9 +153,28 @@ def test_what_changed_just_now_may_change_again_unseen(tmp_path: Path, monkeypat
 def test_a_damaged_stamp_is_none(text: str, build: Build) -> None:
     build.save()
     (kept,) = (build.cache / "stamps").iterdir()
-    assert json.loads(kept.read_text())
-    kept.write_text(text)
+    assert json.loads(read_summed(kept))
+    write_summed(kept, text.encode())
     assert build.find() is None
+
+
+def test_a_flipped_bit_anywhere_in_a_stamp_is_noticed(build: Build) -> None:
+    build.save()
+    (kept,) = (build.cache / "stamps").iterdir()
+    good = kept.read_bytes()
+    assert build.find() is not None
+    for bit in range(0, 8 * len(good), 41):
+        raw = bytearray(good)
+        raw[bit // 8] ^= 1 << bit % 8
+        kept.write_bytes(raw)
+        assert build.find() is None, bit
+
+
+def test_a_stamp_of_use_says_so(build: Build) -> None:
+    build.save()
+    (kept,) = (build.cache / "stamps").iterdir()
+    os.utime(kept, (5, 5))
+    assert build.find() is not None and kept.stat().st_mtime > 5
 
 
 def test_a_cache_that_cannot_be_written_costs_only_the_stamp(build: Build) -> None:
