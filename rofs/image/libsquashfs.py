@@ -9,8 +9,10 @@ threads call back into Python, and must find the interpreter's lock free.
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ctypes import (
     CDLL,
     CFUNCTYPE,
@@ -34,6 +36,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rofs.errors import ToolError
+from rofs.run import find_program, run
+
 SONAME = "libsquashfs.so.1"
 ERROR_INTERNAL = -4
 NO_XATTRS = 0xFFFFFFFF
@@ -52,6 +57,9 @@ _CODECS: Mapping[str, tuple[int, str, str]] = {
     "zstd": (6, "libzstd.so.", "ZSTD_compressCCtx"),
 }
 """Compressor -> its number, the library that does the work, and a function of it."""
+
+
+_LOADED = re.compile(r"=> (/.*) \(0x[0-9a-f]+\)$", re.MULTILINE)
 
 
 class LibraryError(Exception):
@@ -221,6 +229,7 @@ def _load(compression: str) -> Library:
         declared.restype, declared.argtypes = result, arguments
     _try_structures(library, codec)
     files = (_provider(library, "sqfs_super_init", SONAME), _provider(library, function, codec_file))
+    _compare_with_tool(files)
     digests = [hashlib.sha256(file.read_bytes()).digest() for file in files]
     return Library(library, codec, b"".join(digests))
 
@@ -265,6 +274,24 @@ def _provider(library: CDLL, function: str, name: str) -> Path:
                 raise LibraryError(f"{function} comes from {path}, not from {name}")
             return Path(path)
     raise LibraryError(f"{function} is in no file")
+
+
+def _compare_with_tool(files: Iterable[Path]) -> None:
+    """LibraryError unless the tar2sqfs of PATH stands on these very files, and so writes the same bytes.
+
+    ld.so(8) says which it would load. Where there is no tar2sqfs, no other image can come of the same profile here.
+    """
+    program = find_program("tar2sqfs")
+    if program is None:
+        return
+    try:
+        said = run(["env", "LD_TRACE_LOADED_OBJECTS=1", program]).stdout
+    except ToolError:
+        said = ""
+    loaded = {os.path.realpath(path) for path in _LOADED.findall(said)}
+    for file in files:
+        if os.path.realpath(file) not in loaded:
+            raise LibraryError(f"{program} does not stand on {file}")
 
 
 def check(status: int, doing: str) -> None:

@@ -29,6 +29,7 @@ from rofs.image.merge import FileRecord
 from rofs.image.squashfs import write_squashfs
 from rofs.image.tarstream import Header
 from rofs.profile import ImageOptions
+from rofs.run import find_program
 from rofs.treefacts import read_facts
 
 pytestmark = pytest.mark.needs("tar2sqfs")
@@ -367,3 +368,28 @@ def test_entries_and_links_as_the_merge_makes_them(tmp_path: Path) -> None:
     rows = [file("./b/f", b"1" * 5000), hardlink("./a", "./b/f"), hardlink("./c", "./b/f"), symlink("./s", "a")]
     entries = [Entry(path=PurePosixPath("/b/f"), kind="file", content=b"new", why="files[0]")]
     assert_same(tmp_path, write_tar(tmp_path / "t.tar", *rows), options(), entries=entries)
+
+
+def test_a_tar2sqfs_that_stands_on_another_library_writes_the_image_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is found first on PATH may be of another version: a warm build must not differ from a cold one."""
+    real = find_program("tar2sqfs")
+    other = tmp_path / "bin" / "tar2sqfs"
+    other.parent.mkdir()
+    other.write_text(f'#!/bin/sh\nexec {real} "$@"\n')
+    other.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{other.parent}:{os.environ['PATH']}")
+    libsquashfs.find_library.cache_clear()
+    tar = write_tar(tmp_path / "t.tar", *SMALL)
+    try:
+        *_, notes = write(tmp_path / "out", tar, tmp_path / "blocks", options())
+    finally:
+        libsquashfs.find_library.cache_clear()
+    assert len(notes) == 1 and f"{other} does not stand on /" in notes[0] and "libsquashfs" in notes[0]
+    assert not (tmp_path / "blocks").exists()
+
+
+def test_the_compressors_library_counts_too() -> None:
+    with pytest.raises(LibraryError, match="tar2sqfs does not stand on /nowhere"):
+        libsquashfs._compare_with_tool([Path("/nowhere/libzstd.so.1")])
