@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import zlib
 from pathlib import Path
@@ -49,3 +50,17 @@ def test_of_this_host_it_says_what_dpkg_says() -> None:
     said = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
     rows = [line.split() for line in said.splitlines()]
     assert tool_versions(names) == {row[0]: row[2] for row in rows if row[1] == "installed"}
+
+
+def test_a_program_that_comes_first_on_the_path_counts_by_its_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "status").write_text(STATUS)
+    program, seen = tmp_path / "dpkg-deb", []
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for text in ("#!/bin/sh", "#!/bin/sh -e"):
+        program.write_text(text)
+        program.chmod(0o755)
+        seen.append(tool_versions(["dpkg", "tar"], tmp_path / "status"))
+        assert seen[-1] == {"dpkg": f"sha256:{hashlib.sha256(text.encode()).hexdigest()}", "tar": "1.34"}
+    assert seen[0] != seen[1]
