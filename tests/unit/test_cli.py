@@ -27,7 +27,7 @@ from rofs.verify.contract import FILE, PROFILE, Contract, render_contract
 from rofs.verify.report import Report
 from rofs.verify.request import AS_IT_IS, BOOT_TIMEOUT_S, Session, Variation
 
-VERBS = ("init", "check", "plan", "explain", "build", "verify", "boot", "doctor")
+VERBS = ("init", "check", "plan", "explain", "build", "verify", "boot", "doctor", "cache")
 Done = subprocess.CompletedProcess[str]
 
 
