@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
 from rofs.cmdline import make_cmdline
 from rofs.entry import Entry
@@ -25,6 +25,7 @@ from rofs.fetch import Fetcher, Tree, check_machine
 from rofs.generate import generate
 from rofs.generate.initrd import APPLETS, needed_modules, render_initrd
 from rofs.generate.mounts import mount_entries
+from rofs.image.compare import Difference, compare_images
 from rofs.image.filesystem import make_filesystem
 from rofs.image.firmware import read_firmware
 from rofs.image.initrd import choose_modules, module_paths, write_initrd
@@ -44,16 +45,17 @@ from rofs.machine.arch import ARCHES, Arch
 from rofs.machine.slots import Slots
 from rofs.profile import DebianSource, Profile, load_profile
 from rofs.progress import Progress
-from rofs.run import stoppable
+from rofs.reproduce import Circumstances, Given, build_in, other_circumstances
+from rofs.run import run, stoppable
 from rofs.sbom import write_sboms
-from rofs.sources.debian import sweep_scratch
+from rofs.sources.debian import scratch, sweep_scratch
 from rofs.sources.dpkg import PackageFacts, find_packages
 from rofs.sources.kernel import Boot
 from rofs.stamp import Ledger
 from rofs.store import Cache, default_cache_dir, publish, workspace
 from rofs.tools import tool_versions
 from rofs.treefacts import TreeFacts, read_facts
-from rofs.verify.contract import FILE, PROFILE, Contract, render_contract
+from rofs.verify.contract import FILE, PROFILE, Contract, load_contract, render_contract
 from rofs.verify.outside import find_identity
 from rofs.verify.report import Report, make_report, write_report
 from rofs.verify.request import Request
@@ -64,6 +66,9 @@ HOST = (Path("/etc/apt"), Path("/var/lib/dpkg/status"))
 DEFAULT_EPOCH = 1704067200
 """2024-01-01T00:00:00Z: every time in an image, unless SOURCE_DATE_EPOCH says otherwise."""
 
+NOT_BOOTED = "not booted"
+"""The manifest's reason where nothing but the wish keeps an image from being verified."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -71,7 +76,7 @@ class Options:
 
     `identity` is the private key of a user of the image, with which verification logs in. `jobs` is how many
     boots go on at once, whichever architecture they are of; None is as many as there is room for. `locked`: use
-    nothing but what the lock names.
+    nothing but what the lock names. `check_reproducible`: build twice from nothing, and publish what both agree on.
     """
 
     architectures: tuple[str, ...] = ()
@@ -82,6 +87,7 @@ class Options:
     identity: Path | None = None
     jobs: int | None = None
     locked: bool = False
+    check_reproducible: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,13 +235,15 @@ class _Job:
             image = work / "image"
             (image / "logs").mkdir(parents=True)
             with self._logs_kept(image / "logs", parent / f"{self.arch.name}.failed"):
-                contract, obstacle = self.write_image(image, work)
+                write = self.write_twice if self.options.check_reproducible else self.write_image
+                contract, obstacle = write(image, work)
                 report = self.verify(image, contract, work) if self.options.verify and not obstacle else None
             accepted = report is None or report.session.accepted
             dest = parent / (self.arch.name if accepted else f"{self.arch.name}.rejected")
             publish(image, dest)
             if accepted:
                 shutil.rmtree(parent / f"{self.arch.name}.rejected", ignore_errors=True)
+                shutil.rmtree(self._kept(), ignore_errors=True)
             shutil.rmtree(parent / f"{self.arch.name}.failed", ignore_errors=True)
         return Built(arch=self.arch.name, directory=dest, report=report, obstacle=obstacle)
 
@@ -245,7 +253,7 @@ class _Job:
         """A tool that failed names its log: keep it beside the results, where the workspace goes away."""
         try:
             yield
-        except (ProfileError, Interrupted):
+        except (ProfileError, Interrupted, Rejected):
             raise
         except RofsError as error:
             publish(logs, kept)
@@ -280,8 +288,43 @@ class _Job:
         contract = Contract(architecture=self.arch.name, layout=layout, entries=entries)
         self._write_stores(image)
         self._write_texts(image, layout, contract)
-        self._write_manifest(image, records, tree, facts, boot, entries, obstacle or "not booted")
+        self._write_manifest(image, records, tree, facts, boot, entries, obstacle or NOT_BOOTED)
         return contract, obstacle
+
+    def write_twice(self, image: Path, work: Path) -> tuple[Contract, str]:
+        """As `write_image`, by two other processes; Rejected where their images differ, which are both kept then."""
+        logs, other = image / "logs", other_circumstances()
+        given = Given(self.profile.file, tuple(self.fetcher.debs(work, logs)), tuple(self.fetcher.answers))
+        words = ["--arch", self.arch.name, *(["--locked"] if self.options.locked else [])]
+        with scratch(root=os.geteuid() == 0, log=logs / "twice.log") as home:
+            made = []
+            for name, circumstances in (("first", Circumstances()), ("the-second-build", other)):
+                with self.progress.step(f"{self.arch.name}: {name.replace('-', ' ')}") as step:
+                    log, epoch = logs / f"{name}.log", self.options.epoch
+                    images = build_in(home / name, given, words, circumstances, epoch=epoch, log=log, say=step.update)
+                    made.append(images / self.profile.name / self.arch.name)
+            if differences := compare_images(*made):
+                self._keep_both(made, differences, other, work)
+            run(["cp", "-r", "--sparse=always", f"{made[0]}/.", image], log=logs / "twice.log")
+        self.progress.note(f"{self.arch.name}: built twice, the same bytes. The second: {other}")
+        reason = json.loads((image / "manifest.json").read_bytes())["reason"]
+        return load_contract(image), "" if reason == NOT_BOOTED else reason
+
+    def _keep_both(
+        self, made: Sequence[Path], differences: Sequence[Difference], other: Circumstances, work: Path
+    ) -> NoReturn:
+        both, kept = work / "both", self._kept()
+        for name, image in zip(("first", "second"), made, strict=True):
+            (both / name).mkdir(parents=True)
+            run(["cp", "-r", "--sparse=always", f"{image}/.", both / name])
+        text = "\n".join(map(str, differences))
+        (both / "differences.txt").write_text(f"{text}\n\nThe second: {other}\n", "utf-8", "surrogateescape")
+        publish(both, kept)
+        raise Rejected(f"{self.arch.name}: two builds of the same inputs differ; both are in {kept}:\n{text}")
+
+    def _kept(self) -> Path:
+        """Two images that should have been the same."""
+        return self.options.output / self.profile.name / f"{self.arch.name}.differs"
 
     def _note_dropped(self, tree: Tree, facts: TreeFacts) -> None:
         """Of a tree that somebody else made nothing goes without a word."""

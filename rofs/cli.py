@@ -140,6 +140,11 @@ def _add_build(verbs: Verbs) -> None:  # type: ignore[valid-type]
     parser.add_argument(
         "--locked", action="store_true", help="use nothing but what PROFILE's lock names, or say what differs"
     )
+    parser.add_argument(
+        "--check-reproducible", action="store_true",
+        help="build twice from nothing, by another user, at another place, date, time zone, locale, umask, host name "
+        "and number of processors; publish only where both gave the same bytes, else name those that differ",
+    )  # fmt: skip
     _add_jobs(parser, "whichever architecture they are of")
     _add_identity(parser)
     _add_progress(parser)
@@ -435,7 +440,8 @@ def build(options: argparse.Namespace) -> int:
     from rofs.store import default_cache_dir
 
     question = _question(options)
-    stamp = None if options.refresh else find_stamp(default_cache_dir(), question)
+    anew = options.refresh or options.check_reproducible
+    stamp = None if anew else find_stamp(default_cache_dir(), question)
     if stamp is not None:
         for line in (*stamp.notes, f"nothing has changed since this was published {age(time.time() - stamp.at)} ago"):
             _say(line)
@@ -446,7 +452,7 @@ def build(options: argparse.Namespace) -> int:
     chosen = builder.Options(
         architectures=tuple(dict.fromkeys(options.arch)), output=options.output, verify=not options.no_verify,
         refresh=options.refresh, epoch=builder.find_epoch(), identity=options.identity, jobs=options.jobs,
-        locked=options.locked,
+        locked=options.locked, check_reproducible=options.check_reproducible,
     )  # fmt: skip
     ledger = Ledger()
     progress = Noted(make_progress(sys.stderr, options.progress), ledger.notes)
@@ -454,7 +460,8 @@ def build(options: argparse.Namespace) -> int:
     said = [_summary(result) for result in built]
     print("\n".join(said))
     builder.reject(built)
-    ledger.save(default_cache_dir(), question, [result.directory for result in built], said)
+    if not options.check_reproducible:  # a plain build does not say again what this one said
+        ledger.save(default_cache_dir(), question, [result.directory for result in built], said)
     return 0
 
 

@@ -81,6 +81,8 @@ class Fetcher:
         self.profile, self.inputs, self.arch, self.cache, self.progress = profile, inputs, arch, cache, progress
         self.epoch, self.refresh, self.locked = epoch, refresh, locked
         self.store = DebStore(cache.root / "debs")
+        self.answers: list[Path] = []
+        """Where in the cache apt's answers are that were used."""
         self._apt = Lock()
         self._apts: dict[tuple[str, str], PrivateApt] = {}
 
@@ -105,6 +107,17 @@ class Fetcher:
         with self.progress.step(f"{self.arch.name}: kernel") as step:
             *kernel, initrd = self._boot_packages(work, logs, step.update)[0]
         return ArchLock(asked=self.asked(), packages=packages, kernel=kernel[0] if kernel else None, initrd=initrd)
+
+    def debs(self, work: Path, logs: Path) -> list[Deb]:
+        """The file of every package that goes into the image; what the store does not have is fetched."""
+        found = self.resolution(work, logs)
+        boot = [package for package in (found.kernel, found.initrd) if package]
+        with self.progress.step(f"{self.arch.name}: the packages' files") as step:
+            debs = self._debs(boot, self.profile.kernel.suite, work, logs / "kernel.log", step.update)
+            if isinstance(self.profile.source, DebianSource):
+                suite = self.profile.source.suite
+                debs += self._debs(found.packages, suite, work, logs / "packages.log", step.update)
+        return debs
 
     def _tree_packages(
         self, asked: DebianSource, work: Path, logs: Path, say: OnLine
@@ -169,6 +182,7 @@ class Fetcher:
             entry = self.cache.entry("resolution", key, make, self.refresh)
         except UnknownPackage as error:
             raise self._unknown(error, at) from None
+        self.answers.append(entry.path)
         packages = json.loads((entry.path / "packages.json").read_text("utf-8"))
         since = f"resolved {age(time.time() - entry.created)} ago; --refresh resolves anew" if entry.hit else ""
         return tuple(Package(**package) for package in packages), since

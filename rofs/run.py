@@ -35,6 +35,7 @@ PACKAGES: dict[str, str] = {
     "debugfs": "e2fsprogs",
     "depmod": "kmod",
     "dpkg-deb": "dpkg",
+    "faketime": "faketime",
     "mkfs.ext4": "e2fsprogs",
     "mksquashfs": "squashfs-tools",
     "mmdebstrap": "mmdebstrap",
@@ -49,6 +50,7 @@ PACKAGES: dict[str, str] = {
     "qemu-system-i386": "qemu-system-x86",
     "qemu-system-x86_64": "qemu-system-x86",
     "rdsquashfs": "squashfs-tools-ng",
+    "setpriv": "util-linux",
     "sqfs2tar": "squashfs-tools-ng",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
@@ -62,6 +64,8 @@ PACKAGES: dict[str, str] = {
 }
 """Program -> the Debian package that brings it."""
 
+_CLOCK = ("LD_PRELOAD", "FAKETIME", "NO_FAKE_STAT", "DONT_FAKE_MONOTONIC", "FAKETIME_DONT_FAKE_MONOTONIC")
+"""What faketime(1) tells a program through."""
 REAPER = Path(__file__).with_name("reaper.py")
 TAIL_LINES = 20
 WAKE_S = 0.2
@@ -330,6 +334,8 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     base = {"PATH": ":".join([path, *missing]), "HOME": str(Path("~").expanduser()), "LANG": "C.UTF-8"}
     if "TMPDIR" in os.environ:
         base["TMPDIR"] = os.environ["TMPDIR"]
+    if "FAKETIME" in os.environ:  # rofs itself runs by another clock: see reproduce.py
+        base |= {name: value for name, value in os.environ.items() if name in _CLOCK}
     return base | dict(extra)
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import gzip
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 ALIGN_BYTES = 4
+MAGIC, TRAILER = b"070701", b"TRAILER!!!"
+HEADER_BYTES = len(MAGIC) + 13 * 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +51,40 @@ def write_newc(entries: Iterable[CpioEntry], out: IO[bytes]) -> None:
         data = entry.target.encode() if stat.S_ISLNK(entry.mode) else entry.content
         links = 2 if stat.S_ISDIR(entry.mode) else 1
         _write_record(out, name.encode("utf-8", "surrogateescape"), data, number, entry.mode, links, entry.rdev)
-    _write_record(out, b"TRAILER!!!", b"", 0, 0, 1, (0, 0))
+    _write_record(out, TRAILER, b"", 0, 0, 1, (0, 0))
 
 
 def _write_record(
     out: IO[bytes], name: bytes, data: bytes, number: int, mode: int, links: int, rdev: tuple[int, int]
 ) -> None:
     fields = (number, mode, 0, 0, links, 0, len(data), 0, 0, *rdev, len(name) + 1, 0)
-    header = b"070701" + b"".join(b"%08X" % value for value in fields) + name + b"\0"
+    header = MAGIC + b"".join(b"%08X" % value for value in fields) + name + b"\0"
     out.write(header + pad(len(header)) + data + pad(len(data)))
+
+
+def read_newc(data: bytes) -> Iterator[CpioEntry]:
+    """The entries of an archive that `write_newc` wrote, in its order; ValueError where it is not whole."""
+    at = 0
+    while at < len(data):
+        if data[at : at + 6] != MAGIC:
+            raise ValueError(f"no cpio entry at byte {at}")
+        mode, size, major, minor, name_size = (
+            int(data[at + 6 + 8 * n : at + 14 + 8 * n], 16) for n in (1, 6, 9, 10, 11)
+        )
+        end_of_name = at + HEADER_BYTES + name_size
+        name = data[at + HEADER_BYTES : end_of_name - 1]
+        begin = end_of_name + len(pad(end_of_name))
+        content = data[begin : begin + size]
+        if name == TRAILER:
+            return
+        if stat.S_ISLNK(mode):
+            content, target = b"", content.decode("utf-8", "surrogateescape")
+        else:
+            target = ""
+        path = PurePosixPath(name.decode("utf-8", "surrogateescape"))
+        yield CpioEntry(path=path, mode=mode, content=content, target=target, rdev=(major, minor))
+        at = begin + size + len(pad(begin + size))
+    raise ValueError("the cpio archive has no end")
 
 
 def pad(size_bytes: int) -> bytes:

@@ -61,7 +61,7 @@ def write_squashfs(
     on `jobs`. ImageError where the tree cannot become a squashfs whole, ToolError where tar2sqfs fails otherwise;
     then there is no `out`.
     """
-    jobs = jobs or os.cpu_count() or 1
+    jobs = jobs or len(os.sched_getaffinity(0))
 
     said: set[str] = set()
 

@@ -52,6 +52,8 @@ ROOMS = (
     "rofs.machine",
     "rofs.verify",
     "rofs.fetch",
+    "rofs.elsewhere",
+    "rofs.reproduce",
     "rofs.build",
     "rofs.cachecare",
     "rofs.starter",
