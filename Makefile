@@ -33,4 +33,7 @@ mutants: setup  ## break good images in every way, and see that verification nam
 variations: setup  ## good images in odd circumstances: none may be rejected; writes docs/mutants.md
 	$(MUTANTS) --variations --arch amd64; amd64=$$?; $(MUTANTS) --variations --arch arm64 && exit $$amd64
 
-.PHONY: help setup example test fast lint goldens bench mutants variations
+reproduce: setup ## 20 builds of each image in random circumstances, every byte compared; writes docs/reproducible.md
+	.venv/bin/python -m tests.reproduce --write docs/reproducible.md
+
+.PHONY: help setup example test fast lint goldens bench mutants variations reproduce

@@ -260,6 +260,7 @@ class _Job:
             error.args = tuple(str(word).replace(str(logs), str(kept)) for word in error.args)
             if isinstance(error, ToolError) and error.log is not None and logs in error.log.parents:
                 error.log = kept / error.log.relative_to(logs)
+                error.tail = error.tail.replace(str(logs), str(kept))
             raise
 
     # --- what is made of it -----------------------------------------------------------------------

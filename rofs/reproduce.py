@@ -177,7 +177,11 @@ def build_in(
     try:
         run([*start, *argv], env=env | more, cwd=None if here else home, log=log, on_line=hear)
     except ToolError as error:
-        raise ToolError(tuple(argv), error.reason, tail="\n".join(said), log=log) from error
+        tail, kept = "\n".join(said), log.with_suffix("")
+        for logs in home.glob("images/*/*.failed"):
+            shutil.copytree(logs, kept, dirs_exist_ok=True)
+            tail = tail.replace(str(logs), str(kept))
+        raise ToolError(tuple(argv), error.reason, tail=tail, log=log) from error
     return home / "images"
 
 

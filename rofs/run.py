@@ -64,7 +64,9 @@ PACKAGES: dict[str, str] = {
 }
 """Program -> the Debian package that brings it."""
 
-_CLOCK = ("LD_PRELOAD", "FAKETIME", "NO_FAKE_STAT", "DONT_FAKE_MONOTONIC", "FAKETIME_DONT_FAKE_MONOTONIC")
+_CLOCK = (
+    "LD_PRELOAD", "FAKETIME", "FAKETIME_SHARED", "NO_FAKE_STAT", "DONT_FAKE_MONOTONIC", "FAKETIME_DONT_FAKE_MONOTONIC",
+)  # fmt: skip
 """What faketime(1) tells a program through."""
 REAPER = Path(__file__).with_name("reaper.py")
 TAIL_LINES = 20

@@ -34,6 +34,9 @@ NEUTRAL_HOST = 'hostname localhost && echo localhost >"$1/etc/hostname" && : >"$
 """mmdebstrap copies the host's own for the packages' scripts, which may write down what they find. A hook
 is run by sh, with the tree's directory as its first argument."""
 
+NO_PRELOAD = {"LD_PRELOAD": ""}
+"""The tree has no library of the host's, and mapped users cannot share a clock with faketime(1)."""
+
 BEFORE_MERGED_USR = frozenset({"wheezy", "jessie", "stretch", "buster", "bullseye"})
 
 BASE = Path("/var/tmp")  # noqa: S108 -- in it a directory of ours alone, whose owner is checked
@@ -179,7 +182,7 @@ def install_tree(
         write_repository(repository, debs, source.suite)
         names = [package.name for package, _ in debs]
         argv = mmdebstrap_argv(source, arch, names, repository=repository, out=out, root=root)
-        env = {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(work), "PATH": SYSTEM_PATH}
+        env = {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(work), "PATH": SYSTEM_PATH, **NO_PRELOAD}
         try:
             run(_with_own_host_name(argv, root=root), log=log, env=env, on_line=hear)
         except ToolError as error:
