@@ -307,7 +307,8 @@ class _Job:
             if differences := compare_images(*made):
                 self._keep_both(made, differences, other, work)
             run(["cp", "-r", "--sparse=always", f"{made[0]}/.", image], log=logs / "twice.log")
-        self.progress.note(f"{self.arch.name}: built twice, the same bytes. The second: {other}")
+        missing = f"; not varied: {', '.join(other.missing)}" if other.missing else ""
+        self.progress.note(f"{self.arch.name}: built twice, the same bytes. The second: {other}{missing}")
         reason = json.loads((image / "manifest.json").read_bytes())["reason"]
         return load_contract(image), "" if reason == NOT_BOOTED else reason
 
