@@ -71,6 +71,8 @@ TOOLS: tuple[Tool, ...] = (
     ),
     Tool("tar2sqfs", "squashfs-tools-ng", "the squashfs"),
     Tool("sqfs2tar", "squashfs-tools-ng", "reading it back for verification"),
+    Tool("rdsquashfs", "squashfs-tools-ng", "where two builds differ", needed=False),
+    Tool("setpriv", "util-linux", "build --check-reproducible by another user", needed=False),
     Tool("unsquashfs", "squashfs-tools", "looking into a squashfs by hand", ("-version",), needed=False),
     Tool("mkfs.ext4", "e2fsprogs", "file systems that persist", ("-V",)),
     Tool("debugfs", "e2fsprogs", "breaking them for verification", ("-V",)),

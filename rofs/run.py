@@ -35,7 +35,6 @@ PACKAGES: dict[str, str] = {
     "debugfs": "e2fsprogs",
     "depmod": "kmod",
     "dpkg-deb": "dpkg",
-    "faketime": "faketime",
     "mkfs.ext4": "e2fsprogs",
     "mksquashfs": "squashfs-tools",
     "mmdebstrap": "mmdebstrap",
