@@ -8,7 +8,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,15 +37,16 @@ FAKES = {
 
 
 @pytest.fixture
-def clocks(tmp_path: Path) -> str:
-    """A PATH with such tools first."""
-    fakes = tmp_path / "fakes"
-    fakes.mkdir()
+def clocks() -> Iterator[str]:
+    """A PATH with such tools first, where another user finds them too."""
+    fakes = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    fakes.chmod(0o755)
     for name, after in FAKES.items():
         real = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
         (fakes / name).write_text(f'#!/bin/bash\nset -e\n"{real}" "$@"\n{after}\n')
         (fakes / name).chmod(0o755)
-    return f"{fakes}:{os.environ['PATH']}"
+    yield f"{fakes}:{os.environ['PATH']}"
+    shutil.rmtree(fakes)
 
 
 def test_two_builds_of_each_architecture_agree(rofs: Rofs, tmp_path: Path) -> None:
