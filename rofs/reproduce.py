@@ -35,7 +35,7 @@ ZONES = Path("/usr/share/zoneinfo")
 class Circumstances:
     """What a build runs in beside its own directory; None or "" for that of this process.
 
-    `user`: by another one, unprivileged where this process is root's, else root of a user namespace. `days`: by a
+    `user`: by another one, unprivileged, which takes root. `days`: by a
     clock that is so much ahead. `missing` says what this host keeps us from changing, and why.
     """
 
@@ -51,7 +51,7 @@ class Circumstances:
     def __str__(self) -> str:
         """For people."""
         about = {
-            "user": self.user and (USER if os.geteuid() == 0 else "root of a namespace"),
+            "user": self.user and USER,
             "umask": self.umask is not None and f"{self.umask:04o}",
             "CPUs": len(self.cpus),
             "host name": self.hostname,
@@ -72,14 +72,14 @@ def other_circumstances() -> Circumstances:
     cpus = tuple(sorted(os.sched_getaffinity(0)))
     if len(cpus) == 1:
         missing.append("CPU count (there is one)")
-    isolated = os.geteuid() == 0 or not user_problem
-    if not isolated:
-        missing.append("host name (as the user)")
+    root = os.geteuid() == 0
+    if not root:
+        missing.append("host name (only root can change it)")
     return Circumstances(
         user=not user_problem,
         umask=0o027 if _umask() == 0o077 else 0o077,
         cpus=cpus[:1] if len(cpus) > 1 else (),
-        hostname=HOST_NAME if isolated else "",
+        hostname=HOST_NAME if root else "",
         time_zone=TIME_ZONE,
         locale=other_locale(),
         days=DAYS if find_program("faketime") else 0,
@@ -103,11 +103,10 @@ def _umask() -> int:
 
 def _user_problem() -> str:
     """What keeps us from building as another user, or ""."""
-    if missing := [name for name in ("newuidmap", "setpriv", "unshare") if find_program(name) is None]:
-        return f"no {' and no '.join(missing)}"
     if os.geteuid() != 0:
-        status = run([*_AS_ROOT, "true"], ok=range(256)).status
-        return "" if status == 0 else "unshare --map-auto does not work here"
+        return "only root can change it"
+    if missing := [name for name in ("newuidmap", "setpriv") if find_program(name) is None]:
+        return f"no {' and no '.join(missing)}"
     if absent := [name for name in _ACCOUNTS if not Path("/etc", name).is_file()]:
         return f"no /etc/{absent[0]}"
     try:
@@ -122,7 +121,6 @@ _BECOME_USER = (
     "--",
 )  # fmt: skip
 """The user may read everything: the profile, its files and rofs itself may be root's alone. It may do no more."""
-_AS_ROOT = ("unshare", "--user", "--map-root-user", "--map-auto", "--")
 _ACCOUNTS = {
     "passwd": f"{USER}:x:{UID}:{UID}::/nonexistent:/bin/sh\n",
     "group": f"{USER}:x:{UID}:\n",
@@ -208,11 +206,11 @@ def _start(circumstances: Circumstances, home: Path) -> tuple[list[str], dict[st
     """What stands before a command that runs in these circumstances, and its environment."""
     root, by_other = os.geteuid() == 0, circumstances.user
     env: dict[str, str] = {}
-    binds = _make_user(home) if by_other and root else []
+    binds = _make_user(home) if by_other else []
     if circumstances.time_zone:
         env["TZ"] = circumstances.time_zone
         zone, own = ZONES / circumstances.time_zone, Path("/etc/localtime")
-        binds += [(str(zone), str(own))] if zone.is_file() and own.exists() and (root or by_other) else []
+        binds += [(str(zone), str(own))] if zone.is_file() and own.exists() and root else []
     if circumstances.locale:
         env |= {"LC_ALL": circumstances.locale, "LANG": circumstances.locale}
     clock: list[str] = []
@@ -222,9 +220,7 @@ def _start(circumstances: Circumstances, home: Path) -> tuple[list[str], dict[st
     about = {"hostname": circumstances.hostname, "cpus": circumstances.cpus, "umask": circumstances.umask}
     spec = {"binds": binds, **{name: value for name, value in about.items() if value not in ("", (), None)}}
     launcher = [sys.executable, "-I", "-S", str(LAUNCHER), json.dumps(spec)]
-    if by_other:
-        return [*([] if root else _AS_ROOT), *launcher, *(_BECOME_USER if root else []), *clock], env
-    return [*launcher, *clock], env
+    return [*launcher, *(_BECOME_USER if by_other else []), *clock], env
 
 
 def _make_user(home: Path) -> list[tuple[str, str]]:
