@@ -19,6 +19,7 @@ from rofs.image.manifest import hash_file
 from rofs.inputs import BoardFiles, Inputs
 from rofs.lock import ArchLock, asked_differences
 from rofs.machine.arch import Arch
+from rofs.ownership import Ownership
 from rofs.packages import Deb, Package
 from rofs.profile import DebianSource, DirectorySource, Profile, TarSource
 from rofs.progress import Progress, age
@@ -344,11 +345,11 @@ def _about(files: BoardFiles, boot: Boot) -> dict[str, dict[str, str]]:
     return {key: {"name": path.name, "sha256": hash_file(hashed)} for key, (path, hashed) in found.items()}
 
 
-def hash_directory(path: Path, inputs: Inputs, epoch: int, work: Path) -> str:
+def hash_directory(path: Path, ownership: Ownership | None, epoch: int, work: Path) -> str:
     """The sha256 of all that an image gets of a directory; what is made for it in `work` goes again."""
     tar = work / "hashed.tar"
     try:
-        write_directory_tar(path, tar, inputs.ownership, lambda _: None)
+        write_directory_tar(path, tar, ownership, lambda _: None)
         return _hash_tree(tar, epoch)
     finally:
         tar.unlink(missing_ok=True)

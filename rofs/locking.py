@@ -11,19 +11,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rofs.errors import SourceError
+from rofs.errors import ProfileError, SourceError
 from rofs.fetch import Fetcher, hash_directory
 from rofs.image.manifest import hash_file
 from rofs.inputs import Inputs
 from rofs.lock import ArchLock, Lock, asked_differences, differences, load_lock, lock_path
+from rofs.ownership import Ownership
 from rofs.profile import DebianSource, Profile
 from rofs.tools import tool_versions
 
 
 def read_lock(profile: Path) -> Lock | None:
-    """The lock beside a profile, if there is one; ProfileError for one that cannot be read."""
+    """The lock beside a profile, if there is one; ProfileError for one that cannot be read, and what to do with it."""
     path = lock_path(profile)
-    return load_lock(path) if path.exists() else None
+    try:
+        return load_lock(path) if path.exists() else None
+    except ProfileError as error:
+        first, *rest = error.problems
+        way = f"take back the lock that was there, or remove it: `rofs lock {profile}` writes a new one"
+        raise ProfileError([replace(first, hint="; ".join(filter(None, (first.hint, way)))), *rest]) from None
 
 
 def make_lock(profile: Profile, inputs: Inputs, architectures: Mapping[str, ArchLock], epoch: int, work: Path) -> Lock:
@@ -39,15 +45,18 @@ def _source_digests(
 ) -> Iterator[tuple[str, str]]:
     """Each tree, and each file of a board's kernel, by its name in the profile."""
     for name in architectures:
-        named: list[tuple[Mapping[str, str], Path | None]] = []
+        named: list[tuple[Mapping[str, str], Path | None, Ownership | None]] = []
         if not isinstance(profile.source, DebianSource):
-            named.append((profile.source.path, inputs.trees[name]))
+            named.append((profile.source.path, inputs.trees[name], inputs.ownership))
         if board := inputs.kernels.get(name):
             kernel = profile.kernel
-            named += [(kernel.image, board.image), (kernel.modules, board.modules), (kernel.config, board.config)]
-        for names, path in named:
+            named += [
+                (kernel.image, board.image, None), (kernel.modules, board.modules, None),
+                (kernel.config, board.config, None),
+            ]  # fmt: skip
+        for names, path, ownership in named:
             if path is not None:
-                yield names[name], hash_directory(path, inputs, epoch, work) if path.is_dir() else hash_file(path)
+                yield names[name], hash_directory(path, ownership, epoch, work) if path.is_dir() else hash_file(path)
 
 
 def keep_others(old: Lock | None, new: Lock, architectures: Sequence[str]) -> Lock:
@@ -55,10 +64,7 @@ def keep_others(old: Lock | None, new: Lock, architectures: Sequence[str]) -> Lo
     others = {} if old is None else {n: a for n, a in old.architectures.items() if n in architectures}
     if old is None or others.keys() <= new.architectures.keys():
         return new
-    return replace(
-        new, architectures={**others, **new.architectures}, sources={**old.sources, **new.sources},
-        files={**old.files, **new.files},
-    )  # fmt: skip
+    return replace(new, architectures={**others, **new.architectures}, sources={**old.sources, **new.sources})
 
 
 def usable(lock: Lock | None, fetcher: Fetcher, note: Callable[[str], None]) -> ArchLock | None:
@@ -86,9 +92,17 @@ def require(lock: Lock | None, now: Lock, profile: Path) -> Lock:
     asked = {name: replace(chosen[name], asked=arch.asked) for name, arch in now.architectures.items()}
     sources = {name: value for name, value in lock.sources.items() if name in now.sources}
     was = replace(lock, architectures=chosen, sources=sources)
-    if other := differences(was, replace(now, architectures=asked)):
+    if other := [*differences(was, replace(now, architectures=asked)), *_ways_back(was, now)]:
         lines = "\n  ".join(other)
         raise SourceError(
             f"{lock_path(profile)}: this would not be what is locked (`rofs lock {profile}` renews it):\n  {lines}"
         )
     return lock
+
+
+def _ways_back(was: Lock, now: Lock) -> Iterator[str]:
+    """How to have again what no file of the profile's says."""
+    if was.epoch != now.epoch:
+        yield f"(SOURCE_DATE_EPOCH={was.epoch} is the epoch of the lock)"
+    if was.tools != now.tools:
+        yield "(on a host with the tools of the lock the bytes would be those of the lock)"
