@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ from typing import Any, NoReturn
 
 from rofs.cmdline import make_cmdline
 from rofs.entry import Entry
-from rofs.errors import Interrupted, Problem, ProfileError, Rejected, RofsError, ToolError
+from rofs.errors import Interrupted, Problem, ProfileError, Rejected, RofsError, SourceError, ToolError
 from rofs.fetch import Fetcher, Tree, check_machine
 from rofs.generate import generate
 from rofs.generate.initrd import APPLETS, needed_modules, render_initrd
@@ -49,6 +50,7 @@ from rofs.reproduce import Circumstances, Given, build_in, other_circumstances
 from rofs.run import run, stoppable
 from rofs.sbom import write_sboms
 from rofs.sources.debian import scratch, sweep_scratch
+from rofs.sources.debs import CARRIED, DebStore
 from rofs.sources.dpkg import PackageFacts, find_packages
 from rofs.sources.kernel import Boot
 from rofs.stamp import Ledger
@@ -76,7 +78,8 @@ class Options:
 
     `identity` is the private key of a user of the image, with which verification logs in. `jobs` is how many
     boots go on at once, whichever architecture they are of; None is as many as there is room for. `locked`: use
-    nothing but what the lock names. `check_reproducible`: build twice from nothing, and publish what both agree on.
+    nothing but what the lock names; `inputs`, which `rofs export-inputs` wrote, is where packages come from then.
+    `check_reproducible`: build twice from nothing, and publish what both agree on.
     """
 
     architectures: tuple[str, ...] = ()
@@ -88,6 +91,7 @@ class Options:
     jobs: int | None = None
     locked: bool = False
     check_reproducible: bool = False
+    inputs: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,8 +159,8 @@ def build(path: Path, options: Options, progress: Progress, ledger: Ledger | Non
     lock = None if options.refresh else read_lock(path)
     if options.locked:
         asked = {job.arch.name: ArchLock(asked=job.fetcher.asked()) for job in work}
-        with TemporaryDirectory(prefix="rofs-lock-") as scratch:
-            lock = require(lock, make_lock(profile, inputs, asked, options.epoch, Path(scratch)), path)
+        with passing_work() as scratch:
+            lock = require(lock, make_lock(profile, inputs, asked, options.epoch, scratch), path)
     for job in work:
         job.fetcher.locked = usable(lock, job.fetcher, progress.note)
     results = stoppable(*(job.build for job in work))
@@ -182,14 +186,33 @@ def lock(path: Path, architectures: Sequence[str], epoch: int, progress: Progres
     chosen = [ARCHES[name] for name in architectures or profile.architectures]
     cache = Cache(default_cache_dir(), progress.note)
     fetchers = [Fetcher(profile, inputs, arch, cache, progress, epoch=epoch, refresh=True) for arch in chosen]
-    with TemporaryDirectory(prefix="rofs-lock-") as name:
-        work = Path(name)
+    with passing_work() as work:
         found = stoppable(*(partial(_resolve, fetcher, work) for fetcher in fetchers))
         for error in found:
             if isinstance(error, BaseException):
                 raise error
         now = make_lock(profile, inputs, _by_name(chosen, found), epoch, work)
     return old, keep_others(old, now, profile.architectures)
+
+
+@contextmanager
+def passing_work() -> Iterator[Path]:
+    """A directory that goes again, logs and all: no error then points there."""
+    with TemporaryDirectory(prefix="rofs-lock-") as name:
+        try:
+            yield Path(name)
+        except SourceError as error:
+            error.args = tuple(re.sub(rf"\nfull output: {re.escape(name)}.*", "", str(word)) for word in error.args)
+            raise
+
+
+def _carried(inputs: Path | None) -> DebStore | None:
+    """The packages in a directory of inputs."""
+    if inputs is None:
+        return None
+    if not (inputs / CARRIED).is_dir():
+        raise SourceError(f"{inputs}: no directory of inputs; `rofs export-inputs` writes one")
+    return DebStore(inputs / CARRIED)
 
 
 def _by_name(chosen: Sequence[Arch], found: Sequence[object]) -> dict[str, ArchLock]:
@@ -224,8 +247,10 @@ class _Job:
     ) -> None:
         self.profile, self.inputs, self.arch, self.options = profile, inputs, arch, options
         self.slots, self.progress = slots, progress
-        cache = Cache(default_cache_dir(), progress.note)
-        self.fetcher = Fetcher(profile, inputs, arch, cache, progress, epoch=options.epoch, refresh=options.refresh)
+        self.fetcher = Fetcher(
+            profile, inputs, arch, Cache(default_cache_dir(), progress.note), progress, epoch=options.epoch,
+            refresh=options.refresh, carried=_carried(options.inputs),
+        )  # fmt: skip
 
     def build(self) -> Built:
         """All steps, in a workspace beside the destination."""

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import NoReturn
 
 from rofs import __version__
-from rofs.errors import Interrupted, MachineError, ProfileError, Rejected, RofsError, ToolError
+from rofs.errors import Interrupted, MachineError, ProfileError, Rejected, RofsError, SourceError, ToolError
 from rofs.machine.arch import ARCHES
 
 FIRST_YEAR, LAST_YEAR = 1970, 2099
@@ -97,6 +97,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_explain(verbs)
     _add_lock(verbs)
     _add_build(verbs)
+    _add_export_inputs(verbs)
     _add_verify(verbs)
     _add_boot(verbs)
     _add_doctor(verbs)
@@ -141,6 +142,10 @@ def _add_build(verbs: Verbs) -> None:  # type: ignore[valid-type]
         "--locked", action="store_true", help="use nothing but what PROFILE's lock names, or say what differs"
     )
     parser.add_argument(
+        "--inputs", type=Path, metavar="DIR",
+        help="with --locked: take packages from DIR, which `rofs export-inputs` wrote, and nothing from the network",
+    )  # fmt: skip
+    parser.add_argument(
         "--check-reproducible", action="store_true",
         help="build twice from nothing, by another user, at another place, date, time zone, locale, umask, host name "
         "and number of processors; publish only where both gave the same bytes, else name those that differ",
@@ -165,6 +170,22 @@ def _add_lock(verbs: Verbs) -> None:  # type: ignore[valid-type]
     )
     _add_progress(parser)
     parser.set_defaults(verb=lock)
+
+
+def _add_export_inputs(verbs: Verbs) -> None:  # type: ignore[valid-type]
+    parser = _verb(
+        verbs, "export-inputs", "write everything that a locked build reads into a directory",
+        "Write DIR, whole or not at all: PROFILE and its lock, every file and tree it names, and every package of\n"
+        "the lock by its hash. There `rofs build --locked --inputs DIR` of the PROFILE in it needs no network. The\n"
+        "tools are not in DIR: the host that builds has those of the lock, or says what differs.",
+    )  # fmt: skip
+    parser.add_argument("profile", type=Path, metavar="PROFILE", help="the YAML profile, with its lock beside it")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="made; or empty")
+    parser.add_argument(
+        "--arch", action="append", default=[], choices=tuple(ARCHES), help="only this architecture; may be repeated"
+    )
+    _add_progress(parser)
+    parser.set_defaults(verb=export_inputs)
 
 
 def _positive(text: str) -> int:
@@ -434,11 +455,15 @@ def _cache_age(text: str) -> int:
 
 
 def build(options: argparse.Namespace) -> int:
-    """`rofs build`. Where nothing has changed since the last one, its words are said again."""
+    """`rofs build`."""
     from rofs.progress import Noted, age, make_progress
     from rofs.stamp import Ledger, find_stamp
     from rofs.store import default_cache_dir
 
+    if options.inputs and not options.locked:
+        raise SourceError("--inputs goes with --locked: without a lock nobody knows which packages are meant")
+    if options.refresh and options.locked:
+        raise SourceError("--refresh asks the package sources anew and --locked asks nobody: leave one of them out")
     question = _question(options)
     anew = options.refresh or options.check_reproducible
     stamp = None if anew else find_stamp(default_cache_dir(), question)
@@ -452,7 +477,7 @@ def build(options: argparse.Namespace) -> int:
     chosen = builder.Options(
         architectures=tuple(dict.fromkeys(options.arch)), output=options.output, verify=not options.no_verify,
         refresh=options.refresh, epoch=builder.find_epoch(), identity=options.identity, jobs=options.jobs,
-        locked=options.locked, check_reproducible=options.check_reproducible,
+        locked=options.locked, inputs=options.inputs, check_reproducible=options.check_reproducible,
     )  # fmt: skip
     ledger = Ledger()
     progress = Noted(make_progress(sys.stderr, options.progress), ledger.notes)
@@ -470,6 +495,7 @@ def _question(options: argparse.Namespace) -> dict[str, object]:
     return {
         "profile": options.profile.absolute(), "output": options.output.absolute(), "arch": options.arch,
         "verify": not options.no_verify, "locked": options.locked, "identity": options.identity, "version": __version__,
+        "inputs": options.inputs and options.inputs.absolute(),
         "environment": {name: os.environ.get(name) for name in ("SOURCE_DATE_EPOCH", "ROFS_ACCEL", "PATH")},
     }  # fmt: skip
 
@@ -484,14 +510,26 @@ def lock(options: argparse.Namespace) -> int:
     progress = make_progress(sys.stderr, options.progress)
     old, new = builder.lock(options.profile, tuple(dict.fromkeys(options.arch)), builder.find_epoch(), progress)
     path = lock_path(options.profile)
+    if old != new:
+        replace_file(path, render_lock(new).encode())
     if old is None:
         print(f"{path}: written")
     elif lines := differences(old, new):
         print("\n".join(lines))
     else:
         print(f"{path}: nothing has changed")
-    if old != new:
-        replace_file(path, render_lock(new).encode())
+    return 0
+
+
+def export_inputs(options: argparse.Namespace) -> int:
+    """`rofs export-inputs`."""
+    from rofs import export
+    from rofs.progress import make_progress
+
+    progress, profile, directory = make_progress(sys.stderr, options.progress), options.profile, options.directory
+    count = export.export_inputs(profile, directory, tuple(dict.fromkeys(options.arch)), progress)
+    print(f"{directory}: {count} packages, the profile, its lock and its files. Where there is no network:")
+    print(f"  {shlex.join(('rofs', 'build', '--locked', '--inputs', str(directory), str(directory / profile.name)))}")
     return 0
 
 

@@ -64,7 +64,7 @@ class Fetcher:
     """For one architecture of one build; `epoch` is the newest time, in seconds.
 
     With `locked` nothing is resolved, and nothing else is fetched. Without it the last resolution counts
-    until `refresh`.
+    until `refresh`. With `carried`, packages that the store lacks are taken from there and from nowhere else.
     """
 
     def __init__(
@@ -78,9 +78,10 @@ class Fetcher:
         epoch: int,
         refresh: bool,
         locked: ArchLock | None = None,
+        carried: DebStore | None = None,
     ) -> None:
         self.profile, self.inputs, self.arch, self.cache, self.progress = profile, inputs, arch, cache, progress
-        self.epoch, self.refresh, self.locked = epoch, refresh, locked
+        self.epoch, self.refresh, self.locked, self.carried = epoch, refresh, locked, carried
         self.store = DebStore(cache.root / "debs")
         self.answers: list[Path] = []
         """Where in the cache apt's answers are that were used."""
@@ -201,9 +202,13 @@ class Fetcher:
 
     def _debs(self, packages: Sequence[Package], suite: str, work: Path, log: Path, say: OnLine) -> list[Deb]:
         """The file of each package, from the store; what is not there is fetched."""
-        if missing := self.store.missing(packages):
-            for path in filter(Path.exists, map(self.store.path, missing)):
-                self.progress.note(f"{path} is damaged; it is fetched again")
+        missing = self.store.missing(packages)
+        for path in filter(Path.exists, map(self.store.path, missing)):
+            self.progress.note(f"{path} is damaged; it is fetched again")
+        if missing and self.carried:
+            say(f"{len(missing)} packages from {self.carried.root}")
+            self.store.copy_from(self.carried, missing)
+        elif missing:
             with self._private_apt(suite, work, log, say) as apt:
                 say(f"{len(missing)} packages to fetch, {sum(p.size for p in missing) >> 20} MiB")
                 self.store.fetch(missing, apt)

@@ -12,9 +12,10 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import weakref
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -23,6 +24,9 @@ from rofs.packages import Package
 from rofs.sources.apt import PrivateApt
 from rofs.sources.debian import explain_apt
 from rofs.store import touch, workspace
+
+CARRIED = "packages"
+"""The store's name in a directory that `rofs export-inputs` writes."""
 
 _GONE = re.compile(
     r"^E: (?:Version '[^']*' for '[^']*' was not found|Unable to locate package .*|Can't find a source to download .*"
@@ -40,7 +44,7 @@ class PackageGone(SourceError):
 
     def __init__(self, packages: Iterable[Package], why: str = "the apt sources no longer have it") -> None:
         self.packages = tuple(packages)
-        names = ", ".join(f"{package.name} {package.version} ({package.architecture})" for package in self.packages)
+        names = ", ".join(map(_about, self.packages))
         super().__init__(
             f"{names}: {why}; take what they have now (rofs lock), bring the file with --inputs, or name a snapshot"
             " of the archive in `source.debian.sources`"
@@ -84,23 +88,38 @@ class DebStore:
         PackageGone where a source has another version, or other bytes under the same one; SourceError
         where the store cannot be written or the mirror not be reached.
         """
+        with self._adding() as work:
+            _download(packages, apt, work)
+            found = {_said(path): path for path in work.glob("*.deb")}
+            wrong = [package for package in packages if not _is(found.get(_key(package)), package)]
+            if wrong:
+                raise PackageGone(wrong, "the apt sources have other bytes under this version")
+            self._keep({package: found[_key(package)] for package in packages})
+
+    def copy_from(self, other: DebStore, packages: Sequence[Package]) -> None:
+        """Copy packages out of another store, which is only read. SourceError names each that it cannot give."""
+        with self._adding() as work:
+            found = {package: work / package.sha256 for package in packages if other.path(package).is_file()}
+            for package, path in found.items():
+                shutil.copyfile(other.path(package), path)
+            if wrong := [package for package in packages if not _is(found.get(package), package)]:
+                lines = (f"  {'not' if p in found else 'no'} {_about(p)}: {other.path(p).name}" for p in wrong)
+                raise SourceError("\n".join([f"{other.root}: not the packages of the lock:", *lines]))
+            self._keep(found)
+
+    @contextmanager
+    def _adding(self) -> Iterator[Path]:
+        """A directory for what is to be kept."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._hold()
             with workspace(self.root) as work:
-                _download(packages, apt, work)
-                self._take(packages, work)
+                yield work
         except OSError as error:
             raise SourceError(f"{self.root}: cannot keep packages there: {error.strerror}") from error
 
-    def _take(self, packages: Sequence[Package], work: Path) -> None:
-        """Move what was downloaded into the store, if it is what was meant."""
-        found = {_said(path): path for path in work.glob("*.deb")}
-        wrong = [package for package in packages if not _is(found.get(_key(package)), package)]
-        if wrong:
-            raise PackageGone(wrong, "the apt sources have other bytes under this version")
-        for package in packages:
-            path = found[_key(package)]
+    def _keep(self, found: Mapping[Package, Path]) -> None:
+        for package, path in found.items():
             path.chmod(0o444)
             _sync(path)
             path.rename(self.path(package))
@@ -137,6 +156,10 @@ def _named_in(said: str, packages: Sequence[Package]) -> list[Package]:
     words = unquote(" ".join(_GONE.findall(said)))
     named = [p for p in packages if re.search(rf"[ '/]{re.escape(p.name)}(?:['_ =]|$)", words)]
     return named or list(packages)
+
+
+def _about(package: Package) -> str:
+    return f"{package.name} {package.version} ({package.architecture})"
 
 
 def _key(package: Package) -> tuple[str, str, str]:

@@ -98,7 +98,7 @@ def test_every_option_is_read_and_nothing_else(verb: str) -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_is_the_function_of_its_name(verb: str) -> None:
     function = VERBS[verb].get_default("verb")
-    assert function.__name__ == verb.replace(" ", "_") and function.__module__ == "rofs.cli"
+    assert function.__name__ == re.sub("[ -]", "_", verb) and function.__module__ == "rofs.cli"
     assert function.__doc__ == f"`rofs {verb}`."
 
 
@@ -251,12 +251,12 @@ def test_what_an_exit_status_means(words: str, kind: type[errors.RofsError]) -> 
 
 def readme_rows() -> dict[str, tuple[list[str], str]]:
     """The README's table of verbs: what is typed after each, and what is said of it."""
-    rows = re.findall(r"^\| `rofs ([a-z]+(?: [a-z]+)?)([^`]*)` \| (.*) \|$", README, re.MULTILINE)
+    rows = re.findall(r"^\| `rofs ([a-z-]+(?: [a-z]+)?)([^`]*)` \| (.*) \|$", README, re.MULTILINE)
     return {verb: (shlex.split(words), text) for verb, words, text in rows}
 
 
 def test_the_verbs_of_help_and_readme_are_the_verbs() -> None:
-    listed = re.findall(r"^    ([a-z]+) ", cli.make_parser().format_help(), re.MULTILINE)
+    listed = re.findall(r"^    ([a-z-]+) ", cli.make_parser().format_help(), re.MULTILINE)
     assert sorted(listed) == sorted({verb.split()[0] for verb in VERBS})
     assert sorted(readme_rows()) == sorted(VERBS)
 
