@@ -161,8 +161,8 @@ def _add_lock(verbs: Verbs) -> None:  # type: ignore[valid-type]
         verbs, "lock", "write down every input of a profile's images, by hash",
         "Ask the package sources which packages the profile gets today, and write them, every file it names, the\n"
         "kernel and the versions of the tools into PROFILE's lock beside it (gateway.yaml: gateway.lock). What\n"
-        "changed is printed. Builds use the packages of a lock that fits the profile; `rofs build --locked` uses\n"
-        "nothing else at all.",
+        "changed is printed. Builds use the packages of a lock that fits the profile; a locked build uses nothing\n"
+        "else at all.",
     )  # fmt: skip
     parser.add_argument("profile", type=Path, metavar="PROFILE", help="the YAML profile")
     parser.add_argument(
@@ -176,8 +176,8 @@ def _add_export_inputs(verbs: Verbs) -> None:  # type: ignore[valid-type]
     parser = _verb(
         verbs, "export-inputs", "write everything that a locked build reads into a directory",
         "Write DIR, whole or not at all: PROFILE and its lock, every file and tree it names, and every package of\n"
-        "the lock by its hash. There `rofs build --locked --inputs DIR` of the PROFILE in it needs no network. The\n"
-        "tools are not in DIR: the host that builds has those of the lock, or says what differs.",
+        "the lock by its hash. A locked build of the PROFILE in it that is given DIR needs no network. The tools are\n"
+        "not in DIR: the host that builds has those of the lock, or says what differs.",
     )  # fmt: skip
     parser.add_argument("profile", type=Path, metavar="PROFILE", help="the YAML profile, with its lock beside it")
     parser.add_argument("directory", type=Path, metavar="DIR", help="made; or empty")

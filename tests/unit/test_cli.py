@@ -27,7 +27,9 @@ from rofs.verify.contract import FILE, PROFILE, Contract, render_contract
 from rofs.verify.report import Report
 from rofs.verify.request import AS_IT_IS, BOOT_TIMEOUT_S, Session, Variation
 
-VERBS = ("init", "check", "plan", "explain", "build", "verify", "boot", "doctor", "cache")
+VERBS = (
+    "init", "check", "plan", "explain", "lock", "build", "export-inputs", "verify", "boot", "doctor", "cache",
+)  # fmt: skip
 Done = subprocess.CompletedProcess[str]
 
 
@@ -174,7 +176,7 @@ def test_usage(args: list[str]) -> None:
 
 def test_the_verbs_are_these() -> None:
     choices = rofs("nonsense").stderr.partition("choose from ")[2]
-    assert tuple(re.findall(r"\w+", choices)) == VERBS
+    assert tuple(re.findall(r"[\w-]+", choices)) == VERBS
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -256,7 +256,7 @@ def readme_rows() -> dict[str, tuple[list[str], str]]:
 
 
 def test_the_verbs_of_help_and_readme_are_the_verbs() -> None:
-    listed = re.findall(r"^    ([a-z-]+) ", cli.make_parser().format_help(), re.MULTILINE)
+    listed = re.findall(r"^    ([a-z-]+)(?: |$)", cli.make_parser().format_help(), re.MULTILINE)
     assert sorted(listed) == sorted({verb.split()[0] for verb in VERBS})
     assert sorted(readme_rows()) == sorted(VERBS)
 
