@@ -103,6 +103,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     shutil.rmtree(top)
 
 
+@pytest.mark.parametrize("site", ["busybox"], indirect=True)  # the other tree is installed once more below
 def test_from_the_packages_that_are_kept(site: Site, tmp_path: Path) -> None:
     for kind in site.cache.iterdir():
         if kind.name != "debs":
