@@ -32,7 +32,7 @@ from rofs.image.firmware import read_firmware
 from rofs.image.initrd import choose_modules, module_paths, write_initrd
 from rofs.image.manifest import build_manifest, hash_file, hash_outputs, render_manifest
 from rofs.image.merge import FileRecord
-from rofs.image.modules import read_kernel
+from rofs.image.modules import ModuleFiles, read_kernel
 from rofs.image.squashfs import write_squashfs
 from rofs.image.union import drop_matcher
 from rofs.inputs import Inputs, load_inputs
@@ -305,11 +305,12 @@ class _Job:
         for warning in _refuse([p for p in lint(self.profile, facts) if p not in known]):
             self.progress.note(str(warning))
         layout = build_layout(self.profile, facts)
-        kernel = read_kernel(boot.modules_tar, boot.release, boot.config)
+        modules = ModuleFiles(boot.modules_tar, boot.release)
+        kernel = read_kernel(modules, boot.config)
         _refuse([self._lack(need) for need in lacking(kernel, layout)])
         obstacle = unverifiable(kernel, self.arch)
         entries = generate(layout, self.inputs, facts, self.options.epoch)
-        self._write_boot(image, layout, boot, kernel, read_firmware(tars, entries, self.profile, facts))
+        self._write_boot(image, layout, boot, modules, kernel, read_firmware(tars, entries, self.profile, facts))
         records = self._write_root(image, tree, tars, facts, entries, logs)
         contract = Contract(architecture=self.arch.name, layout=layout, entries=entries)
         self._write_stores(image)
@@ -382,14 +383,15 @@ class _Job:
         return records
 
     def _write_boot(
-        self, image: Path, layout: Layout, boot: Boot, kernel: KernelFacts, firmware: dict[str, bytes]
-    ) -> None:
-        chosen = choose_modules(boot.modules_tar, needed_modules(layout), kernel)
+        self, image: Path, layout: Layout, boot: Boot, modules: ModuleFiles, kernel: KernelFacts,
+        firmware: dict[str, bytes],
+    ) -> None:  # fmt: skip
+        chosen = choose_modules(modules, needed_modules(layout), kernel)
         write_initrd(
             image / "initrd.img",
             script=render_initrd(layout, module_paths(chosen)),
-            applets=APPLETS, busybox=boot.busybox, modules_tar=boot.modules_tar, release=boot.release, chosen=chosen,
-            firmware=firmware,
+            applets=APPLETS, busybox=boot.busybox, modules=modules, chosen=chosen, firmware=firmware,
+            cache=self.fetcher.cache,
         )  # fmt: skip
         shutil.copyfile(boot.vmlinuz, image / "vmlinuz")
         (image / "cmdline").write_text(make_cmdline(self.profile, self.arch) + "\n", encoding="utf-8")

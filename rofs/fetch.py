@@ -32,6 +32,7 @@ from rofs.sources.directory import write_directory_tar
 from rofs.sources.kernel import Boot, load_boot, make_boot, make_busybox
 from rofs.sources.resolve import BUSYBOX, open_apt, resolve_busybox, resolve_kernel, resolve_tree
 from rofs.store import Cache, CacheEntry
+from rofs.tarindex import write_index
 from rofs.tarmembers import iter_members
 from rofs.tools import KERNEL_TOOLS, TREE_TOOLS, tool_versions
 
@@ -236,6 +237,7 @@ class Fetcher:
             def make(directory: Path) -> None:
                 debs = self._debs(packages, source.suite, work, log, step.update)
                 install_tree(source, self.arch, debs, directory / "tree.tar", log, self.epoch, step.update)
+                write_index(directory / "tree.tar")
 
             entry = self.cache.entry("tree", key, make)
             step.update(_told(entry, since))
@@ -258,6 +260,7 @@ class Fetcher:
 
             def make(directory: Path) -> None:
                 unpack_tar(path, directory / "tree.tar", sha256, step.update)
+                write_index(directory / "tree.tar")
 
             entry = self.cache.entry("tree", _key("tar", sha256), make)
             step.update(_told(entry, ""))
@@ -290,7 +293,8 @@ class Fetcher:
             def make(directory: Path) -> None:
                 debs = self._debs(packages, suite, work, log, step.update)
                 if kernel:
-                    make_boot(debs, directory, log, self.epoch, step.update)
+                    boot = make_boot(debs, directory, log, self.epoch, step.update)
+                    write_index(boot.modules_tar)
                 else:
                     make_busybox(debs, directory, log)
 

@@ -231,6 +231,17 @@ class Cache:
             lacks = f"the cache lacks the {kind} that is needed, and cannot be written: {error.strerror}"
             raise SourceError(f"{self.root}: {lacks} (ROFS_CACHE_DIR names another)") from error
 
+    def content(self, kind: str, key: str, make: Callable[[], bytes]) -> bytes:
+        """What `make` gives, kept by its key; where the cache cannot be used, it is made each time."""
+
+        def write(directory: Path) -> None:
+            (directory / "content").write_bytes(make())
+
+        try:
+            return (self.entry(kind, key, write).path / "content").read_bytes()
+        except (SourceError, OSError):
+            return make()
+
     def _whole(self, home: Path) -> CacheEntry | str:
         """The entry that counts, held from now on; or what is wrong with it, "" where there is none."""
         numbers = _numbers(home)

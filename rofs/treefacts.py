@@ -17,7 +17,8 @@ from types import MappingProxyType
 from typing import Literal
 
 from rofs.errors import ImageError
-from rofs.tarmembers import decode_xattrs, iter_members, read_content
+from rofs.tarindex import list_members
+from rofs.tarmembers import decode_xattrs, read_content
 from rofs.values import show
 
 Kind = Literal["file", "dir", "symlink", "char", "block", "fifo", "hardlink"]
@@ -281,7 +282,7 @@ class _Tree:
 
 
 def _add_tar(tree: _Tree, tar: Path, *, first: bool) -> None:
-    for archive, info in iter_members(tar):
+    for archive, info in list_members(tar):
         path = tree.place(member_path(tar, info.name))
         kind = member_kind(tar, info)
         if kind == "hardlink":

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from rofs.entry import Entry
 from rofs.errors import Problem, ProfileError
 from rofs.profile import Profile
-from rofs.tarmembers import iter_members
+from rofs.tarindex import list_members
 from rofs.treefacts import TreeFacts, member_path
 
 FIRMWARE = PurePosixPath("/lib/firmware")
@@ -49,7 +49,7 @@ def _read(
     found: dict[PurePosixPath, bytes] = {}
     originals: set[PurePosixPath] = set()
     for tar in tars:
-        for archive, info in iter_members(tar):
+        for archive, info in list_members(tar):
             path = _place(PurePosixPath(member_path(tar, info.name)), facts)
             if path in wanted and info.isfile():
                 found[path] = _content(archive, info)

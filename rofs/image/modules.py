@@ -7,38 +7,48 @@ The texts are modules.dep(5) and its neighbours as depmod writes them, paths rel
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from rofs.errors import ImageError
 from rofs.kernelfacts import KernelFacts, module_name, parse_config
+from rofs.tarindex import list_members
 
 
-def read_module_file(tar: tarfile.TarFile, release: str, name: str) -> bytes | None:
-    """One file below lib/modules/RELEASE of the tar; None if it is not there."""
-    try:
-        file = tar.extractfile(f"lib/modules/{release}/{name}")
-    except KeyError:
-        return None
-    return file.read() if file else None
+class ModuleFiles:
+    """The files below lib/modules/RELEASE of the tar that `sources.kernel.write_modules_tar` wrote."""
+
+    def __init__(self, tar: Path, release: str) -> None:
+        self.release, self._tar = release, tar
+        self._places: dict[str, tuple[int, int]] = {}
+        for _, info in list_members(tar):
+            if info.isreg():
+                self._places[info.name] = (info.offset_data, info.size)
+            elif info.islnk():
+                self._places[info.name] = self._places[info.linkname]
+
+    def read(self, name: str) -> bytes | None:
+        """The content of one; None if it is not there."""
+        place = self._places.get(f"lib/modules/{self.release}/{name}")
+        if place is None:
+            return None
+        with self._tar.open("rb") as file:
+            file.seek(place[0])
+            return file.read(place[1])
+
+    def index(self, name: str) -> str:
+        """modules.NAME; "" where the kernel has none, or has no modules at all."""
+        return (self.read(f"modules.{name}") or b"").decode("utf-8", "replace")
 
 
-def read_index(tar: tarfile.TarFile, release: str, name: str) -> str:
-    """modules.NAME; "" where the kernel has none, or has no modules at all."""
-    return (read_module_file(tar, release, f"modules.{name}") or b"").decode("utf-8", "replace")
-
-
-def read_kernel(modules_tar: Path, release: str, config: Path | None) -> KernelFacts:
+def read_kernel(modules: ModuleFiles, config: Path | None) -> KernelFacts:
     """What a kernel's configuration and its tar of modules say of it."""
-    with tarfile.open(modules_tar) as tar:
-        modules, builtin = (read_index(tar, release, name) for name in ("dep", "builtin"))
     text = config.read_text("utf-8", "replace") if config else None
     return KernelFacts(
-        release=release,
+        release=modules.release,
         config=None if text is None else parse_config(text),
-        builtin=frozenset(map(module_name, builtin.split())),
-        modules=frozenset(map(module_name, parse_modules_dep(modules))),
+        builtin=frozenset(map(module_name, modules.index("builtin").split())),
+        modules=frozenset(map(module_name, parse_modules_dep(modules.index("dep")))),
     )
 
 

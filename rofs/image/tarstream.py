@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rofs.ownership import CAPABILITIES
-from rofs.tarmembers import decode_xattrs, iter_members
+from rofs.tarindex import list_members
+from rofs.tarmembers import decode_xattrs
 from rofs.treefacts import Kind, member_kind, member_path
 
 SQUASHFS_XATTRS = ("user.", "trusted.", "security.")
@@ -72,7 +73,7 @@ class Header:
 
 def scan(tar: Path) -> Iterator[Member]:
     """Every member in order. ImageError for a damaged tar or a name that climbs."""
-    for archive, info in iter_members(tar):
+    for archive, info in list_members(tar):
         # A global header stays behind when a member's own bytes are copied.
         as_is = all(key in ("comment", "hdrcharset") for key in archive.pax_headers) and not any(
             key.startswith(_FOREIGN_RECORDS) for key in info.pax_headers

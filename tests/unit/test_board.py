@@ -20,7 +20,7 @@ import zstandard
 import hatch_build
 from rofs.errors import SourceError
 from rofs.image.initrd import choose_modules
-from rofs.image.modules import read_kernel
+from rofs.image.modules import ModuleFiles, read_kernel
 from rofs.machine.arch import ARCHES
 from rofs.sources.board import check_image, prepare_board
 from rofs.sources.kernel import Boot, load_boot
@@ -149,7 +149,7 @@ def test_a_kernel_with_everything_in_it(prepare: Callable[..., Boot], tmp_path: 
 def test_of_a_bare_image_nothing_is_known(prepare: Callable[..., Boot]) -> None:
     boot = prepare()
     assert (boot.config, boot.release) == (None, "")
-    assert read_kernel(boot.modules_tar, boot.release, boot.config).config is None
+    assert read_kernel(ModuleFiles(boot.modules_tar, boot.release), boot.config).config is None
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
@@ -230,9 +230,12 @@ def test_modules_come_out_plain_and_indexed_however_they_were_packed(
         "kernel/fs/squashfs.ko": modules["squashfs"],
         "kernel/lib/zlib-x.ko": modules["zlib-x"],
     }
-    facts = read_kernel(boot.modules_tar, boot.release, boot.config)
+    facts = read_kernel(ModuleFiles(boot.modules_tar, boot.release), boot.config)
     assert (facts.modules, facts.builtin) == (frozenset({"squashfs", "zlib_x"}), frozenset({"ext4"}))
-    assert choose_modules(boot.modules_tar, ["ext4"], facts) == ["kernel/lib/zlib-x.ko", "kernel/fs/squashfs.ko"]
+    assert choose_modules(ModuleFiles(boot.modules_tar, boot.release), ["ext4"], facts) == [
+        "kernel/lib/zlib-x.ko",
+        "kernel/fs/squashfs.ko",
+    ]
 
 
 @pytest.mark.needs("depmod")

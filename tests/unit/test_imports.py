@@ -33,6 +33,7 @@ ROOMS = (
     "rofs.inputs",
     # the model
     "rofs.tarmembers",
+    "rofs.tarindex",
     "rofs.treefacts",
     "rofs.layout",
     "rofs.kernelfacts",

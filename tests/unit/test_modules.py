@@ -8,6 +8,7 @@ import io
 import lzma
 import subprocess
 import tarfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -16,10 +17,13 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rofs.image.initrd
 from rofs.errors import ImageError, SourceError
+from rofs.image.cpio import compress
 from rofs.image.initrd import choose_modules, module_paths, write_initrd
-from rofs.image.modules import module_closure, parse_alias, parse_softdep, read_kernel
+from rofs.image.modules import ModuleFiles, module_closure, parse_alias, parse_softdep, read_kernel
 from rofs.kernelfacts import KernelFacts, module_name
+from rofs.store import Cache
 
 DEP = """\
 kernel/fs/overlayfs/overlay.ko:
@@ -153,13 +157,13 @@ def modules_tar(directory: Path, files: Mapping[str, bytes]) -> Path:
 
 def test_a_kernel_is_read(tmp_path: Path) -> None:
     (tmp_path / "config").write_text("CONFIG_SQUASHFS=m\n")
-    assert read_kernel(modules_tar(tmp_path, FILES), RELEASE, tmp_path / "config") == KernelFacts(
+    assert read_kernel(ModuleFiles(modules_tar(tmp_path, FILES), RELEASE), tmp_path / "config") == KernelFacts(
         release=RELEASE,
         config={"CONFIG_SQUASHFS": "m"},
         builtin=frozenset({"ext4"}),
         modules=frozenset({"squashfs", "zlib_x", "overlay", "virtio_blk"}),
     )
-    assert read_kernel(modules_tar(tmp_path, {}), "", None) == KernelFacts()
+    assert read_kernel(ModuleFiles(modules_tar(tmp_path, {}), ""), None) == KernelFacts()
 
 
 CHOSEN: list[tuple[list[str], list[str]]] = [
@@ -172,17 +176,19 @@ CHOSEN: list[tuple[list[str], list[str]]] = [
 def test_what_is_wanted_and_the_disks_of_verification_go_along(
     tmp_path: Path, wanted: list[str], paths: list[str]
 ) -> None:
-    archive = modules_tar(tmp_path, FILES)
-    assert choose_modules(archive, wanted, read_kernel(archive, RELEASE, None)) == paths
+    archive = ModuleFiles(modules_tar(tmp_path, FILES), RELEASE)
+    assert choose_modules(archive, wanted, read_kernel(archive, None)) == paths
 
 
 def test_virtio_is_not_demanded_but_squashfs_is(tmp_path: Path) -> None:
     dep = b"k/overlay.ko.xz:\n"
-    archive = modules_tar(tmp_path, {**FILES, "modules.dep": dep})
+    archive = ModuleFiles(modules_tar(tmp_path, {**FILES, "modules.dep": dep}), RELEASE)
     with pytest.raises(ImageError, match=r"no module squashfs$"):
-        choose_modules(archive, [], read_kernel(archive, RELEASE, None))
-    archive = modules_tar(tmp_path, {**FILES, "modules.dep": dep, "modules.builtin": b"kernel/fs/squashfs.ko\n"})
-    assert choose_modules(archive, ["overlay"], read_kernel(archive, RELEASE, None)) == ["k/overlay.ko.xz"]
+        choose_modules(archive, [], read_kernel(archive, None))
+    archive = ModuleFiles(
+        modules_tar(tmp_path, {**FILES, "modules.dep": dep, "modules.builtin": b"kernel/fs/squashfs.ko\n"}), RELEASE
+    )
+    assert choose_modules(archive, ["overlay"], read_kernel(archive, None)) == ["k/overlay.ko.xz"]
 
 
 CONFIGS = [
@@ -198,7 +204,7 @@ def test_a_kernel_without_modules_says_by_its_configuration(
     tmp_path: Path, config: dict[str, str] | None, error: str
 ) -> None:
     """`mmc_block` is the board's own matter: no option of that name is known here."""
-    archive, facts = modules_tar(tmp_path, {}), KernelFacts(config=config)
+    archive, facts = ModuleFiles(modules_tar(tmp_path, {}), RELEASE), KernelFacts(config=config)
     if error:
         with pytest.raises(ImageError, match=error):
             choose_modules(archive, ["overlay", "mmc_block"], facts)
@@ -206,14 +212,28 @@ def test_a_kernel_without_modules_says_by_its_configuration(
         assert choose_modules(archive, ["overlay", "mmc_block"], facts) == []
 
 
-def initrd(directory: Path, files: Mapping[str, bytes], chosen: list[str], firmware: Mapping[str, bytes]) -> Path:
+def initrd(
+    directory: Path, files: Mapping[str, bytes], chosen: list[str], firmware: Mapping[str, bytes],
+    script: str = "#!/bin/busybox sh\n", cache: Cache | None = None,
+) -> Path:  # fmt: skip
     out, busybox = directory / "initrd.img", directory / "busybox"
     busybox.write_bytes(b"busybox")
     write_initrd(
-        out, script="#!/bin/busybox sh\n", applets=["sh"], busybox=busybox, modules_tar=modules_tar(directory, files),
-        release=RELEASE, chosen=chosen, firmware=firmware,
+        out, script=script, applets=["sh"], busybox=busybox, chosen=chosen,
+        modules=ModuleFiles(modules_tar(directory, files), RELEASE), firmware=firmware, cache=cache,
     )  # fmt: skip
     return out
+
+
+def archives(out: Path) -> list[bytes]:
+    """What is compressed in an initrd, one after the other with nothing between."""
+    data, found = out.read_bytes(), []
+    while data:
+        stream = zlib.decompressobj(wbits=31)
+        found.append(stream.decompress(data))
+        assert stream.eof
+        data = stream.unused_data
+    return found
 
 
 @pytest.mark.needs("cpio")
@@ -222,9 +242,9 @@ def test_modules_are_plain_in_the_initrd_and_firmware_is_where_the_kernel_looks(
     out = initrd(tmp_path, FILES, chosen, {"brcm/fmac.bin": b"firmware", "one.fw": b"1"})
     tree = tmp_path / "tree"
     tree.mkdir()
-    plain = gzip.decompress(out.read_bytes())
-    wanted = ["init", "lib/*", "bin/*"]
-    subprocess.run(["cpio", "-id", "--quiet", *wanted], input=plain, cwd=tree, check=True, timeout=60)
+    for plain in archives(out):
+        wanted = ["init", "lib/*", "bin/*"]
+        subprocess.run(["cpio", "-id", "--quiet", *wanted], input=plain, cwd=tree, check=True, timeout=60)
     found = {str(p.relative_to(tree)): p.read_bytes() for p in tree.rglob("*") if p.is_file() and not p.is_symlink()}
     assert found == {
         "init": b"#!/bin/busybox sh\n",
@@ -237,6 +257,32 @@ def test_modules_are_plain_in_the_initrd_and_firmware_is_where_the_kernel_looks(
         "lib/firmware/one.fw": b"1",
     }
     assert module_paths(["k/squashfs.ko.zst"]) == [PurePosixPath("/lib/modules/squashfs.ko")]
+
+
+def test_only_the_script_of_an_initrd_is_packed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes are those of a build without a cache; another module, firmware or busybox is packed."""
+    chosen, cache = ["k/overlay.ko.xz"], Cache(tmp_path / "cache")
+    files = {name: content for name, content in FILES.items() if name in chosen}
+    packed: list[int] = []
+
+    def count(data: bytes) -> bytes:
+        packed.append(len(data))
+        return compress(data)
+
+    monkeypatch.setattr(rofs.image.initrd, "compress", count)
+
+    def build(script: str, cache: Cache | None, **firmware: bytes) -> tuple[bytes, int]:
+        packed.clear()
+        content = initrd(tmp_path, files, chosen, firmware, script, cache).read_bytes()
+        return content, len(packed)
+
+    alone, _ = build("one\n", None)
+    assert build("one\n", cache) == (alone, 2)
+    assert build("one\n", cache) == (alone, 1)
+    assert build("two\n", cache) == (build("two\n", None)[0], 1)
+    assert build("two\n", cache, fw=b"1")[1] == 2
+    files[chosen[0]] = lzma.compress(MODULE + b" another")
+    assert build("two\n", cache) == (build("two\n", None)[0], 2)
 
 
 def test_a_module_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
