@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rofs.cmdline import make_cmdline
 from rofs.entry import Entry
@@ -41,7 +41,6 @@ from rofs.layout import Layout, build_layout, persistent_stores, store_file
 from rofs.lint import lint
 from rofs.lock import ArchLock, Lock, lock_path
 from rofs.locking import keep_others, make_lock, read_lock, require, usable
-from rofs.machine.accel import find_accel
 from rofs.machine.arch import ARCHES, Arch
 from rofs.machine.slots import Slots
 from rofs.profile import DebianSource, Profile, load_profile
@@ -58,10 +57,9 @@ from rofs.store import Cache, default_cache_dir, publish, workspace
 from rofs.tools import tool_versions
 from rofs.treefacts import TreeFacts, read_facts
 from rofs.verify.contract import FILE, PROFILE, Contract, load_contract, render_contract
-from rofs.verify.outside import find_identity
-from rofs.verify.report import Report, make_report, write_report
-from rofs.verify.request import Request
-from rofs.verify.session import verify_image
+
+if TYPE_CHECKING:
+    from rofs.verify.report import Report
 
 HOST = (Path("/etc/apt"), Path("/var/lib/dpkg/status"))
 """What an image depends on of the host: where packages come from, and the tools, of which dpkg knows the versions."""
@@ -439,12 +437,19 @@ class _Job:
         generated = {str(facts.resolve(e.path.parent) / e.path.name): e.content for e in entries if e.kind == "file"}
         release = facts.text("/etc/os-release") or facts.text("/usr/lib/os-release") or b""
         suite = self.profile.kernel.suite
-        for path in write_sboms(image, manifest, packages, generated, os_release=release, suite=suite):
+        cache = self.fetcher.cache
+        for path in write_sboms(image, manifest, packages, generated, os_release=release, suite=suite, cache=cache):
             manifest["outputs"][path.name] = {"size": path.stat().st_size, "sha256": hash_file(path)}
         manifest["outputs"] = dict(sorted(manifest["outputs"].items()))
 
     def verify(self, image: Path, contract: Contract, work: Path) -> Report:
         """Boot it, and say in the manifest how that went."""
+        from rofs.machine.accel import find_accel  # lazily, as the others: a build without it need not wait
+        from rofs.verify.outside import find_identity
+        from rofs.verify.report import make_report, write_report
+        from rofs.verify.request import Request
+        from rofs.verify.session import verify_image
+
         accel = find_accel(self.arch, default_cache_dir())
         outputs = json.loads((image / "manifest.json").read_bytes())["outputs"]
         request = Request(

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from rofs.sources.dpkg import PackageFacts, parse_os_release
 
+SBOM_FORMS = ("spdx", "cyclonedx")
 SBOM_NAMES = ("sbom.spdx.json", "sbom.cdx.json")
 ROOT = "rootfs.squashfs"
 BESIDE = ("vmlinuz", "initrd.img", "cmdline", "*.img")
@@ -77,6 +78,12 @@ class Inventory:
         """For the document of this form: the same for the same inventory, another for any other."""
         said = json.dumps(asdict(self), sort_keys=True)
         return uuid.uuid5(uuid.NAMESPACE_URL, f"rofs:{form}:{hashlib.sha256(said.encode()).hexdigest()}")
+
+
+def verification_code(files: Iterable[GeneratedFile]) -> str:
+    """SPDX's of a package of these files (7.9 of the specification)."""
+    hashes = "".join(sorted(file.sha1 for file in files))
+    return hashlib.sha1(hashes.encode(), usedforsecurity=False).hexdigest()
 
 
 def take_inventory(

@@ -13,7 +13,7 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from rofs.sbom.inventory import ROOT, GeneratedFile, Inventory, Part
+from rofs.sbom.inventory import ROOT, GeneratedFile, Inventory, Part, verification_code
 
 if TYPE_CHECKING:
     from spdx_tools.spdx.model import Actor, CreationInfo, File, Package, Relationship
@@ -115,13 +115,11 @@ def _package(part: Part) -> Package:
 def _generated_package(inventory: Inventory) -> Package:
     from spdx_tools.spdx.model import Package, PackageVerificationCode
 
-    hashes = "".join(sorted(file.sha1 for file in inventory.generated))
-    code = hashlib.sha1(hashes.encode(), usedforsecurity=False).hexdigest()
     return Package(
         spdx_id=GENERATED,
         name=f"{inventory.name}-generated",
         version=inventory.version,
-        verification_code=PackageVerificationCode(code),
+        verification_code=PackageVerificationCode(verification_code(inventory.generated)),
         summary="files of the tree that rofs made of the profile",
         **_unasserted(),
     )

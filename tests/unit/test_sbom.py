@@ -18,11 +18,15 @@ import pytest
 from packageurl import PackageURL
 from test_dpkg import BASH, OPKG, ZLIB
 
+import rofs.sbom
 from rofs.image.manifest import build_manifest
 from rofs.image.merge import FileRecord
 from rofs.sbom import render_sboms, write_sboms
+from rofs.sbom.cyclonedx import render_cyclonedx
 from rofs.sbom.inventory import SBOM_NAMES, Inventory, take_inventory
+from rofs.sbom.spdx import render_spdx
 from rofs.sources.dpkg import PackageFacts, parse_packages
+from rofs.store import Cache
 
 Documents = dict[str, dict[str, Any]]
 
@@ -383,6 +387,7 @@ AGAIN = """
 import json, sys
 from pathlib import Path
 from rofs.sbom import write_sboms
+from rofs.sbom.spdx import render_spdx
 from rofs.sources.dpkg import PackageFacts
 manifest, packages, generated, os_release = json.loads(Path(sys.argv[1]).read_text())
 packages = [PackageFacts(**package) for package in packages]
@@ -429,3 +434,31 @@ def test_nothing_of_it_is_loaded_before_it_is_needed() -> None:
     code = "import sys, rofs.cli, rofs.sbom; print({'spdx_tools', 'cyclonedx', 'packageurl'} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=Path.cwd())
     assert said.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_filled_in_documents_are_those_that_the_libraries_render(name: str) -> None:
+    inventory = IMAGES[name].inventory()
+    straight = [render_spdx(inventory), render_cyclonedx(inventory)]
+    assert list(render_sboms(inventory).values()) == straight
+
+
+def test_a_rebuild_renders_nothing_and_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other outputs and other content of the same files: only a part that comes or goes is rendered."""
+    cache, rendered = Cache(tmp_path), list[Inventory]()
+
+    def count(inventory: Inventory) -> bytes:
+        rendered.append(inventory)
+        return render_spdx(inventory)
+
+    monkeypatch.setattr(rofs.sbom, "render_spdx", count)
+    shown = IMAGES["debian"]
+    changed = Image(copy.deepcopy(shown.manifest), shown.packages)
+    for said in changed.manifest["outputs"].values():
+        said["sha256"] = digest(said["sha256"].encode())
+    for image in (shown, changed, shown):
+        assert render_sboms(image.inventory(), cache) == render_sboms(image.inventory())
+    assert len(rendered) == 3 + 1
+    fewer = Image(shown.manifest, shown.packages[1:])
+    assert render_sboms(fewer.inventory(), cache) != render_sboms(shown.inventory(), cache)
+    assert len(rendered) == 3 + 1 + 1
