@@ -27,6 +27,9 @@ goldens: setup  ## rewrite the expected files; read the diff before you commit i
 bench: setup    ## what verification costs beside bare boots: medians of five rounds (IMAGE=images/NAME/ARCH)
 	.venv/bin/python tests/bench/bench_verify.py $(IMAGE)
 
+bench-again: setup ## what a build after a small change costs beside tar2sqfs: medians of five rounds
+	.venv/bin/python tests/bench/bench_again.py
+
 mutants: setup  ## break good images in every way, and see that verification names each: writes docs/mutants.md
 	$(MUTANTS) --arch amd64; amd64=$$?; $(MUTANTS) --arch arm64 --third && exit $$amd64
 
@@ -36,4 +39,4 @@ variations: setup  ## good images in odd circumstances: none may be rejected; wr
 reproduce: setup ## 20 builds of each image in random circumstances, every byte compared; writes docs/reproducible.md
 	.venv/bin/python -m tests.reproduce --write docs/reproducible.md
 
-.PHONY: help setup example test fast lint goldens bench mutants variations reproduce
+.PHONY: help setup example test fast lint goldens bench bench-again mutants variations reproduce

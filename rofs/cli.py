@@ -536,11 +536,12 @@ def export_inputs(options: argparse.Namespace) -> int:
 def _summary(result: object) -> str:
     """One architecture: the verdict, what is broken, and where the whole report is."""
     from rofs.build import Built
-    from rofs.verify.report import render_summary
 
     assert isinstance(result, Built)  # noqa: S101 - for the type checker; the import is lazy
     if result.report is None:
         return f"{result.directory}: built, NOT verified" + (f": {result.obstacle}" if result.obstacle else "")
+    from rofs.verify.report import render_summary
+
     return render_summary(result.report, result.directory, result.directory).rstrip("\n")
 
 

@@ -293,8 +293,8 @@ class Fetcher:
             def make(directory: Path) -> None:
                 debs = self._debs(packages, suite, work, log, step.update)
                 if kernel:
-                    boot = make_boot(debs, directory, log, self.epoch, step.update)
-                    write_index(boot.modules_tar)
+                    make_boot(debs, directory, log, self.epoch, step.update)
+                    write_index(directory / "modules.tar")
                 else:
                     make_busybox(debs, directory, log)
 

@@ -263,8 +263,9 @@ class Archive:
 
     def make_boot(self, debs: Any, out: Path, *_: Any) -> None:
         self.installed.append([package.name for package, path in debs if path.exists()])
-        for name in ("vmlinuz", "modules.tar", "busybox"):
+        for name in ("vmlinuz", "busybox"):
             (out / name).touch()
+        write_tar(out / "modules.tar")
         save_boot(out, release="", package=debs[0][0].name, version=debs[0][0].version)
 
     def open_apt(self, *args: Any) -> Any:
