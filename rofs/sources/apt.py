@@ -160,6 +160,7 @@ class PrivateApt:
 
 def make_private_apt(root: Path, arch: Arch, sources: bytes, options: Iterable[str], log: Path) -> PrivateApt:
     """Lay out `root`; the keys trusted are the host's, as with mmdebstrap."""
+    root = root.absolute()  # apt runs in other directories, and takes the host's configuration where it finds no other
     for name in (
         "etc/apt/sources.list.d",
         "etc/apt/apt.conf.d",

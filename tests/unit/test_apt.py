@@ -13,6 +13,7 @@ from rofs.machine.arch import ARCHES
 from rofs.sources.apt import (
     find_host_sources,
     host_options,
+    make_private_apt,
     parse_deb822,
     parse_one_line,
     render_apt_conf,
@@ -189,3 +190,11 @@ def test_private_apt_is_of_the_target_and_trusts_what_the_host_trusts(tmp_path: 
     assert 'APT::Architectures "arm64";' in conf and f'Dir "{tmp_path}";' in conf
     assert 'Dir::Etc::TrustedParts "/etc/apt/trusted.gpg.d";' in conf
     assert conf.endswith('Acquire::Retries "3";\n')
+
+
+@pytest.mark.needs("apt-config")
+def test_a_private_apt_below_a_relative_path_is_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """apt runs in a directory of its own, and without its configuration it would answer for the host."""
+    monkeypatch.chdir(tmp_path)
+    apt = make_private_apt(Path("here"), ARCHES["arm64"], b"", (), tmp_path / "log")
+    assert apt.run("apt-config", "shell", "dir", "Dir").stdout == f"dir='{tmp_path}/here'\n"
