@@ -44,7 +44,7 @@ class Bench:
         self.profile.write_text(f"{text}\n{files}image: {COMPRESSORS[self.compression]}\n", encoding="utf-8")
 
     def build(self) -> Cost:
-        argv = ["build", self.profile, "--arch", self.arch, "--no-verify", "--output", self.output]
+        argv: list[str | Path] = ["build", self.profile, "--arch", self.arch, "--no-verify", "--output", self.output]
         return run_once([sys.executable, "-m", "rofs", *argv, "--progress", "quiet"])
 
     def digest(self) -> str:
