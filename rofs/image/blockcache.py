@@ -2,7 +2,7 @@
 """A store of compressed blocks below a directory: key of 32 bytes -> bytes, where b"" means "store it raw".
 
     DIR/<shape>/<name>.blocks    a segment: what one build added, immutable, under its name once whole
-    DIR/<shape>/<name>.part      one being written, or left by a build that was killed
+    DIR/<shape>/<name>.part      one being written, locked by its writer, or left by a build that was killed
 
 `shape` is all that makes compressed bytes other than the key of the block does, so two shapes never mix. A segment
 is records (32 bytes of checksum, the value), then the index (key, place, length), then the footer. The checksum is
@@ -26,7 +26,6 @@ from pathlib import Path
 LIMIT_BYTES = 2 << 30
 MAX_SEGMENTS = 16
 """Of one shape; more are merged, the smallest first."""
-_STALE_S = 86_400
 _MAGIC = b"rofsblk1"
 _FOOTER = struct.Struct("<8sQQ")
 _ENTRY = struct.Struct("<32sQQ")
@@ -88,8 +87,9 @@ class _Writer:
         self.failure: OSError | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with _swept(folder):
+                self._fd = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self.failure = error
 
@@ -212,9 +212,9 @@ def collect(directory: Path, shape: bytes, limit_bytes: int) -> None:
             total += size_bytes
             if total > limit_bytes:
                 path.unlink(missing_ok=True)
-        for path, stat in _stats(directory, "*.part"):
-            if stat.st_mtime < time.time() - _STALE_S:
-                path.unlink(missing_ok=True)
+        for folder in directory.glob("*/"):
+            with suppress(OSError), _swept(folder):
+                pass
 
 
 def _merge_small(folder: Path, shape: bytes) -> None:
@@ -247,6 +247,25 @@ def is_whole(path: Path, shape: bytes) -> bool:
     finally:
         segment.used = False
         segment.close()
+
+
+@contextmanager
+def _swept(folder: Path) -> Iterator[None]:
+    """Remove the segments that killed builds left. Until it ends nobody else does: one that is made can be locked."""
+    alone = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        for path in folder.glob("*.part"):
+            with suppress(OSError):
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+                finally:
+                    os.close(fd)
+        yield
+    finally:
+        os.close(alone)
 
 
 def _stats(directory: Path, pattern: str) -> Iterator[tuple[Path, os.stat_result]]:

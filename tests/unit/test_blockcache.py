@@ -197,11 +197,14 @@ def test_what_was_not_of_use_for_longest_goes_first(tmp_path: Path) -> None:
     assert found(tmp_path, range(5), OTHER) == {4: b"y" * 1000}
 
 
-def test_what_killed_builds_left_goes_after_a_day(tmp_path: Path) -> None:
-    fill(tmp_path, range(1))
-    old, new = (tmp_path / SHAPE.hex() / name for name in ("old.part", "new.part"))
-    for path in (old, new):
-        path.write_bytes(b"")
-    os.utime(old, (1, 1))
-    fill(tmp_path, range(1, 2))
-    assert not old.exists() and new.exists()
+def test_what_killed_builds_left_goes_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    dead = tmp_path / SHAPE.hex() / "dead.part", tmp_path / OTHER.hex() / "dead.part"
+    for path in dead:
+        path.parent.mkdir()
+        path.write_bytes(b"x")
+    with open_blocks(tmp_path, SHAPE) as blocks:
+        fill(tmp_path, range(1))
+        assert len(list(tmp_path.glob("*/*.part"))) == 1 and not any(path.exists() for path in dead)
+        blocks.add(key(1), value(1))
+    assert found(tmp_path, range(2)) == {0: value(0), 1: value(1)}
+    assert list(tmp_path.glob("*/*.part")) == []
