@@ -52,7 +52,7 @@ from rofs.sources.debian import scratch, sweep_scratch
 from rofs.sources.debs import CARRIED, DebStore
 from rofs.sources.dpkg import PackageFacts, find_packages
 from rofs.sources.kernel import Boot
-from rofs.stamp import Ledger
+from rofs.stamp import Ledger, find_state
 from rofs.store import Cache, default_cache_dir, publish, workspace
 from rofs.tools import tool_versions
 from rofs.treefacts import TreeFacts, read_facts
@@ -94,12 +94,16 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """One architecture's result: where it lies, the report if it was booted, and what keeps it from being."""
+    """One architecture's result: where it lies, the report if it was booted, and what keeps it from being.
+
+    `state` is that of the directory as it was published, as `find_stamp` compares it.
+    """
 
     arch: str
     directory: Path
     report: Report | None
     obstacle: str = ""
+    state: str = ""
 
     @property
     def accepted(self) -> bool:
@@ -263,12 +267,13 @@ class _Job:
                 report = self.verify(image, contract, work) if self.options.verify and not obstacle else None
             accepted = report is None or report.session.accepted
             dest = parent / (self.arch.name if accepted else f"{self.arch.name}.rejected")
+            state = find_state(image)
             publish(image, dest)
             if accepted:
                 shutil.rmtree(parent / f"{self.arch.name}.rejected", ignore_errors=True)
                 shutil.rmtree(self._kept(), ignore_errors=True)
             shutil.rmtree(parent / f"{self.arch.name}.failed", ignore_errors=True)
-        return Built(arch=self.arch.name, directory=dest, report=report, obstacle=obstacle)
+        return Built(arch=self.arch.name, directory=dest, report=report, obstacle=obstacle, state=state)
 
     @staticmethod
     @contextmanager

@@ -65,7 +65,7 @@ def find_items(root: Path) -> list[Item]:
             found += (_item("blocks", part, left=True) for part in path.glob("*/*.part"))
         elif path.name == STAMPS:
             found += (_item(STAMPS, stamp, left=stamp.suffix != ".json") for stamp in _children(path))
-        elif path.name.startswith(("accel-", TEMPORARY)):
+        elif path.name.startswith("accel-") or path.name == TEMPORARY:
             found.append(_item("accel", path, left=path.suffix != ".json"))
         elif path.name not in _WORKSPACES:
             entries = [entry for home in _children(path) for entry in _entries(path.name, home)]

@@ -486,7 +486,7 @@ def build(options: argparse.Namespace) -> int:
     print("\n".join(said))
     builder.reject(built)
     if not options.check_reproducible:  # a plain build does not say again what this one said
-        ledger.save(default_cache_dir(), question, [result.directory for result in built], said)
+        ledger.save(default_cache_dir(), question, {result.directory: result.state for result in built}, said)
     return 0
 
 

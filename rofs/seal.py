@@ -10,30 +10,36 @@ Permissions and times are not part of it: nothing that is made of an entry depen
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 NAME = ".rofs-seal"
-TEMPORARY = ".rofs-part-"
-"""What a file is called while it is written."""
+TEMPORARY = ".rofs-part"
+"""What a short text is called while it is written."""
 
 
 def write_summed(path: Path, content: bytes) -> None:
-    """Keep a short content behind a line with its sha256; whole, or OSError and as before."""
+    """Keep a short content behind a line with its sha256; whole, or OSError and as before.
+
+    Also where another writes there at this moment. What a killed one left the next replaces.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+    lock = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        part = path.parent / TEMPORARY
+        try:
+            part.write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    finally:
+        os.close(lock)
 
 
 def read_summed(path: Path) -> bytes:

@@ -48,13 +48,16 @@ class Ledger:
         """A file or directory that is about to be read, also where there is none."""
         self._read.setdefault(str(path.absolute()), find_status(path))
 
-    def save(self, cache: Path, question: Mapping[str, object], wrote: Iterable[Path], said: Iterable[str]) -> None:
-        """Keep it for `find_stamp`, where the cache can be written. Nothing is kept of files that change meanwhile."""
+    def save(self, cache: Path, question: Mapping[str, object], wrote: Mapping[Path, str], said: Iterable[str]) -> None:
+        """Keep it for `find_stamp`, where the cache can be written. Nothing is kept of files that change meanwhile.
+
+        `wrote` is what was published, with the state it had when it was made: another build may have replaced it.
+        """
         if not all(now and now == find_status(Path(path)) for path, now in self._read.items()):
             return
         content = {
             "read": self._read,
-            "wrote": {str(path.absolute()): _look(path)[0] for path in wrote},
+            "wrote": {str(path.absolute()): state for path, state in wrote.items()},
             "said": list(said),
             "notes": self.notes,
             "at": time.time(),
@@ -76,6 +79,11 @@ def find_stamp(cache: Path, question: Mapping[str, object]) -> Stamp | None:
     except (OSError, ValueError, LookupError, TypeError):
         pass  # there is none, or it is damaged
     return None
+
+
+def find_state(path: Path) -> str:
+    """A word for the state of what nobody else writes to; it stays when a directory is moved."""
+    return _look(path)[0]
 
 
 def find_status(path: Path) -> str:

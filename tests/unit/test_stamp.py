@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rofs import stamp
-from rofs.seal import read_summed, write_summed
-from rofs.stamp import Ledger, find_stamp, find_status
+from rofs.seal import TEMPORARY, read_summed, write_summed
+from rofs.stamp import Ledger, find_stamp, find_state, find_status
 
 QUESTION = {"profile": "/p.yaml", "arch": ["amd64"]}
 SAID = ("images/p/amd64: built",)
@@ -38,7 +38,7 @@ class Build:
         self.ledger.notes.append("a warning")
 
     def save(self) -> None:
-        self.ledger.save(self.cache, QUESTION, [self.out], SAID)
+        self.ledger.save(self.cache, QUESTION, {self.out: find_state(self.out)}, SAID)
 
     def find(self) -> stamp.Stamp | None:
         return find_stamp(self.cache, QUESTION)
@@ -181,3 +181,30 @@ def test_a_cache_that_cannot_be_written_costs_only_the_stamp(build: Build) -> No
     build.cache.write_text("a file")
     build.save()
     assert build.find() is None
+
+
+def test_what_another_build_published_meanwhile_is_not_ours(build: Build) -> None:
+    wrote = {build.out: find_state(build.out)}
+    (build.out / "rootfs.squashfs").write_text("of another build")
+    build.ledger.save(build.cache, QUESTION, wrote, SAID)
+    assert build.find() is None
+
+
+def test_a_directory_keeps_its_state_when_it_is_moved(build: Build) -> None:
+    before = find_state(build.out)
+    assert find_state(build.out.rename(build.out.with_name("moved"))) == before
+
+
+def test_a_full_disk_or_a_killed_build_leaves_no_part(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    build.cache.joinpath("stamps").mkdir(parents=True)
+    (build.cache / "stamps" / TEMPORARY).write_text("of a killed build")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        build.save()
+    assert list((build.cache / "stamps").iterdir()) == []
+    build.save()
+    assert build.find() is not None
