@@ -15,6 +15,7 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ from rofs.errors import ImageError, SourceError
 from rofs.seal import find_damage, write_seal
 
 WORK_PREFIX = ".rofs-work-"
+_WAIT_S = 0.05
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
@@ -40,14 +42,28 @@ def default_cache_dir() -> Path:
 
 @contextmanager
 def locked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[int]:
-    """flock a file or directory; BlockingIOError with LOCK_NB where another holds it."""
+    """flock a file or directory; BlockingIOError with LOCK_NB where another holds it, else Interrupted as by `run`."""
     flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
     fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
     try:
-        fcntl.flock(fd, how)
+        _flock(fd, how)
         yield fd
     finally:
         os.close(fd)
+
+
+def _flock(fd: int, how: int) -> None:
+    """In the kernel a thread would wait for another build to the end, whoever asks us to stop meanwhile."""
+    while True:
+        try:
+            return fcntl.flock(fd, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if how & fcntl.LOCK_NB:
+                raise
+        from rofs.run import check_stopped  # lazily: `rofs build` with nothing to do must start at once
+
+        check_stopped()
+        time.sleep(_WAIT_S)
 
 
 @contextmanager
@@ -103,7 +119,8 @@ def publish(ready: Path, dest: Path) -> None:
     try:
         sync_tree(ready)
         dest.parent.mkdir(parents=True, exist_ok=True)
-        _put(ready, dest)
+        with locked(dest.parent):  # what is there stays so until we are, whoever publishes or sweeps beside us
+            _put(ready, dest)
         _sync(dest.parent)
     except OSError as error:
         raise ImageError(f"{dest}: cannot be published: {error.strerror}") from error

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -167,6 +168,30 @@ def test_a_reader_always_sees_one_whole_directory(tmp_path: Path) -> None:
     assert len(seen) > 1, "the reader never saw a change"
 
 
+@pytest.mark.parametrize("exchanged", [True, False])
+def test_many_publish_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanged: bool) -> None:
+    """Also the first time, when each finds nothing there, and while others sweep."""
+    if not exchanged:
+        monkeypatch.setattr(store, "exchange", lambda *_: False)
+    together = threading.Barrier(4)
+
+    def work(number: int) -> None:
+        for turn in range(8):
+            with workspace(tmp_path / "images") as own:
+                ready = filled(own / "ready", *NAMES[:3], text=str(number))
+                together.wait(30)
+                publish(ready, tmp_path / "images" / str(turn // 2))
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(work, number) for number in range(4)]:
+            future.result()
+    for turn in range(4):
+        dest = tmp_path / "images" / str(turn)
+        assert sorted(path.name for path in dest.iterdir()) == sorted(NAMES[:3])
+        assert len({path.read_text() for path in dest.iterdir()}) == 1
+    assert list((tmp_path / "images").glob(".rofs-work-*")) == []
+
+
 def test_cache_makes_once_then_hits(tmp_path: Path) -> None:
     made: list[int] = []
 
@@ -240,6 +265,33 @@ def test_two_at_once_make_one(tmp_path: Path) -> None:
     other = python(MAKER, tmp_path)
     assert one.communicate("\n")[0].split() == ["False", "whole"]
     assert other.communicate("\n")[0].split() == ["True", "whole"]
+
+
+WAITER = """
+import signal, sys
+from pathlib import Path
+from rofs.run import stoppable
+from rofs.store import Cache
+def stop(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGTERM, stop)
+print("waiting", flush=True)
+(error,) = stoppable(lambda: Cache(Path(sys.argv[1])).entry("tree", "k", print))
+"""
+
+
+def test_who_waits_for_another_build_can_be_stopped(tmp_path: Path) -> None:
+    one = python(MAKER, tmp_path)
+    assert read_line(one) == "making"
+    other = python(WAITER, tmp_path)
+    try:
+        assert read_line(other) == "waiting"
+        other.terminate()
+        other.communicate(timeout=60)
+        assert other.returncode != 0
+    finally:
+        other.kill()
+        kill(one)
 
 
 def test_the_next_waits_for_a_killed_maker_only(tmp_path: Path) -> None:
