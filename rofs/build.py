@@ -155,6 +155,7 @@ def build(path: Path, options: Options, progress: Progress, ledger: Ledger | Non
     for warning in warnings:
         progress.note(str(warning))
     sweep_scratch()
+    Cache(default_cache_dir()).sweep()
     chosen = options.architectures or profile.architectures
     slots = Slots(options.jobs)
     work = [_Job(profile, inputs, ARCHES[name], options, slots, progress) for name in chosen]

@@ -259,6 +259,12 @@ class Cache:
         except (SourceError, OSError):
             return make()
 
+    def sweep(self) -> None:
+        """Remove what killed builds left of entries, also of those that nobody may ask for again."""
+        for left in self.root.glob(f"*/*/{WORK_PREFIX}*"):
+            with suppress(OSError), locked(left.parent, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                remove_tree(left)
+
     def _whole(self, home: Path) -> CacheEntry | str:
         """The entry that counts, held from now on; or what is wrong with it, "" where there is none."""
         numbers = _numbers(home)

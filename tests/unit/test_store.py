@@ -259,6 +259,19 @@ def test_a_maker_killed_in_the_middle(tmp_path: Path) -> None:
     assert list((tmp_path / "tree" / "k").iterdir()) == [entry.path]
 
 
+def test_a_sweep_takes_what_the_dead_left_and_nothing_else(tmp_path: Path) -> None:
+    """Of a key that nobody asks for again, too."""
+    cache = Cache(tmp_path)
+    kept = cache.entry("tree", "other", lambda work: (work / "whole").touch())
+    dead = python(MAKER, tmp_path)
+    assert read_line(dead) == "making"
+    cache.sweep()
+    assert len(list((tmp_path / "tree" / "k").iterdir())) == 1, "of the living"
+    kill(dead)
+    cache.sweep()
+    assert list((tmp_path / "tree" / "k").iterdir()) == [] and kept.path.exists()
+
+
 def test_two_at_once_make_one(tmp_path: Path) -> None:
     one = python(MAKER, tmp_path)
     assert read_line(one) == "making"
