@@ -24,6 +24,9 @@ lint: setup     ## style and types
 goldens: setup  ## rewrite the expected files; read the diff before you commit it
 	ROFS_REWRITE_GOLDENS=1 $(PYTEST) tests/unit/test_goldens.py tests/unit/test_problems.py
 
+kills: setup    ## 100 kills at random moments of a build, and somebody who reads what is published
+	ROFS_KILLS=100 $(PYTEST) -s tests/unit/test_kills.py
+
 bench: setup    ## what verification costs beside bare boots: medians of five rounds (IMAGE=images/NAME/ARCH)
 	.venv/bin/python tests/bench/bench_verify.py $(IMAGE)
 
@@ -39,4 +42,4 @@ variations: setup  ## good images in odd circumstances: none may be rejected; wr
 reproduce: setup ## 20 builds of each image in random circumstances, every byte compared; writes docs/reproducible.md
 	.venv/bin/python -m tests.reproduce --write docs/reproducible.md
 
-.PHONY: help setup example test fast lint goldens bench bench-again mutants variations reproduce
+.PHONY: help setup example test fast lint goldens kills bench bench-again mutants variations reproduce

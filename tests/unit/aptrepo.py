@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,12 +22,18 @@ class Repository:
     debs: dict[str, Path] = field(default_factory=dict)
     overrides: dict[str, str] = field(default_factory=dict)
 
-    def add(self, name: str, version: str = "1.0", *, arch: str = "all", content: str = "", **fields: str) -> Package:
+    def add(
+        self, name: str, version: str = "1.0", *, arch: str = "all", content: str = "",
+        files: Mapping[str, str] | None = None, **fields: str,
+    ) -> Package:  # fmt: skip
         """Build a package; `Pre_Depends="x"` is the field Pre-Depends. One of the same name goes."""
-        tree = self.root / "trees" / f"{name}-{version.replace(':', '-')}-{len(content)}"
+        tree = self.root / "trees" / f"{name}-{version.replace(':', '-')}-{arch}-{len(content)}"
         (tree / "DEBIAN").mkdir(parents=True)
         (tree / "usr/share" / name).mkdir(parents=True)
         (tree / "usr/share" / name / "content").write_text(content or name)
+        for path, text in (files or {}).items():
+            (tree / path).parent.mkdir(parents=True, exist_ok=True)
+            (tree / path).write_text(text)
         about = {"Package": name, "Version": version, "Architecture": arch, "Maintainer": "x <x@example.org>"}
         about |= {key.replace("_", "-"): value for key, value in fields.items()} | {"Description": f"the {name}"}
         (tree / "DEBIAN/control").write_text("".join(f"{key}: {value}\n" for key, value in about.items()))
