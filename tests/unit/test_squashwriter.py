@@ -234,6 +234,21 @@ def test_another_library_level_or_block_size_is_another_shape() -> None:
     assert len(shapes) == 6
 
 
+def test_an_upgraded_library_uses_no_block_of_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tar, out, blocks = write_tar(tmp_path / "t.tar", *SMALL), tmp_path / "library", tmp_path / "blocks"
+    image, *_ = write(out, tar, blocks, options(), jobs=1)
+    cold = used(out)
+    library, reason = find_library("zstd")
+    assert library is not None
+    upgraded = replace(library, fingerprint=b"other")
+    monkeypatch.setattr(libsquashfs, "find_library", lambda _: (upgraded, reason))
+    assert write(out, tar, blocks, options(), jobs=1)[0] == image
+    assert used(out) == cold
+    assert write(out, tar, blocks, options(), jobs=1)[0] == image and used(out)[1] == 0
+    monkeypatch.undo()
+    assert write(out, tar, blocks, options(), jobs=1)[0] == image and used(out)[1] == 0
+
+
 def test_the_fingerprint_is_of_both_files(monkeypatch: pytest.MonkeyPatch) -> None:
     read, libraries = Path.read_bytes, {}
 
