@@ -203,9 +203,15 @@ class Fetcher:
 
     def _debs(self, packages: Sequence[Package], suite: str, work: Path, log: Path, say: OnLine) -> list[Deb]:
         """The file of each package, from the store; what is not there is fetched."""
-        missing = self.store.missing(packages)
-        for path in filter(Path.exists, map(self.store.path, missing)):
-            self.progress.note(f"{path} is damaged; it is fetched again")
+        if wanted := self.store.missing(packages):
+            for path in filter(Path.exists, map(self.store.path, wanted)):
+                self.progress.note(f"{path} is damaged; it is fetched again")
+            with self.store.alone(wanted):
+                self._take(self.store.missing(wanted), suite, work, log, say)
+        return [(package, self.store.path(package)) for package in packages]
+
+    def _take(self, missing: Sequence[Package], suite: str, work: Path, log: Path, say: OnLine) -> None:
+        """Into the store, from what was carried here or from apt's sources."""
         if missing and self.carried:
             say(f"{len(missing)} packages from {self.carried.root}")
             self.store.copy_from(self.carried, missing)
@@ -213,7 +219,6 @@ class Fetcher:
             with self._private_apt(suite, work, log, say) as apt:
                 say(f"{len(missing)} packages to fetch, {sum(p.size for p in missing) >> 20} MiB")
                 self.store.fetch(missing, apt)
-        return [(package, self.store.path(package)) for package in packages]
 
     # --- the tree -----------------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 
 The store is `ROOT/SHA256.deb`. An entry appears whole or not at all, is never changed, and is hashed each
 time it is asked for, so that a damaged one costs a download and nothing else. Any number of builds may use
-one store: each downloads into a directory of its own, and renames.
+one store: each downloads into a directory of its own, and renames; none fetches
+what another one is fetching.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import hashlib
 import os
 import re
 import shutil
+import struct
+import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +24,7 @@ from urllib.parse import unquote
 
 from rofs.errors import SourceError, ToolError
 from rofs.packages import Package
+from rofs.run import check_stopped
 from rofs.sources.apt import PrivateApt
 from rofs.sources.debian import explain_apt
 from rofs.store import touch, workspace
@@ -34,9 +38,9 @@ _GONE = re.compile(
     re.MULTILINE,
 )
 
-
+_WAIT_S = 0.05
 LOCK = ".lock"
-"""Beside the packages: held shared by who uses them, exclusively by who removes some."""
+"""Beside the packages: held shared by who uses them, exclusively by who removes some; a byte each by who fetches."""
 
 
 class PackageGone(SourceError):
@@ -81,6 +85,24 @@ class DebStore:
             if not self._held:
                 self._held.append(os.open(self.root / LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
                 fcntl.flock(self._held[0], fcntl.LOCK_SH)
+
+    @contextmanager
+    def alone(self, packages: Iterable[Package]) -> Iterator[None]:
+        """Wait until no other build fetches any of them, and be the one that does: each has a byte of a file to lock.
+
+        Always in one order, so that nobody waits for who waits for him. SourceError where the store cannot be written.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise SourceError(f"{self.root}: cannot keep packages there: {error.strerror}") from error
+        try:
+            for at in sorted({int(package.sha256[:15], 16) for package in packages}):
+                _lock_byte(fd, at)
+            yield
+        finally:
+            os.close(fd)
 
     def fetch(self, packages: Sequence[Package], apt: PrivateApt) -> None:
         """Download what `missing` gave; `apt` has read its lists.
@@ -129,6 +151,18 @@ class DebStore:
 def _close_all(descriptors: Iterable[int]) -> None:
     for fd in descriptors:
         os.close(fd)
+
+
+def _lock_byte(fd: int, at: int) -> None:
+    """An open file description lock (fcntl(2)): of threads too, and gone with its holder. Interrupted as by `run`."""
+    wanted = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)
+    while True:
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
+            return
+        except (BlockingIOError, PermissionError):
+            check_stopped()
+            time.sleep(_WAIT_S)
 
 
 def _is(path: Path | None, package: Package) -> bool:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from aptrepo import SUITE, Repository
 
-from rofs.errors import SourceError
+from rofs.errors import Interrupted, SourceError
 from rofs.machine.arch import ARCHES
 from rofs.packages import Package
+from rofs.sources import debs
 from rofs.sources.apt import PrivateApt
 from rofs.sources.debs import LOCK, DebStore, PackageGone
 from rofs.sources.resolve import open_apt
@@ -116,6 +117,41 @@ def test_builds_at_once_do_not_disturb_each_other(shop: Shop) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda apt: shop.store.fetch(both, apt), apts))
     assert shop.store.missing(both) == [] and len(shop.kept()) == 2
+
+
+def test_who_fetches_what_others_want_too_is_waited_for(shop: Shop) -> None:
+    """Whatever the order in which they name them."""
+    both: list[Package] = [shop.one, shop.two]
+    fetched, apt = list[Package](), shop.apt()
+
+    def build(packages: list[Package]) -> None:
+        with shop.store.alone(packages):
+            if missing := shop.store.missing(packages):
+                fetched.extend(missing)
+                shop.store.fetch(missing, apt)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(build, [both, both[::-1], both, both[::-1], [shop.one], [shop.two]]))
+    assert sorted(p.name for p in fetched) == ["one", "two"] and shop.store.missing(both) == []
+
+
+def test_packages_of_their_own_are_fetched_side_by_side(shop: Shop) -> None:
+    with shop.store.alone([shop.one]), ThreadPoolExecutor(1) as pool:
+
+        def other() -> None:
+            with shop.store.alone([shop.two]):
+                pass
+
+        pool.submit(other).result(60)
+
+
+def test_who_waits_for_anothers_packages_can_be_stopped(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped() -> None:
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr(debs, "check_stopped", stopped)
+    with shop.store.alone([shop.one]), pytest.raises(Interrupted), shop.store.alone([shop.one]):
+        pytest.fail("both at once")
 
 
 def test_a_store_that_cannot_be_written_is_an_error(shop: Shop) -> None:
