@@ -7,6 +7,7 @@ profile, inputs -> lint -> tree, kernel -> facts -> lint -> layout -> entries ->
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -21,7 +22,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rofs.cmdline import make_cmdline
 from rofs.entry import Entry
-from rofs.errors import Interrupted, Problem, ProfileError, Rejected, RofsError, SourceError, ToolError
+from rofs.errors import (
+    ImageError,
+    Interrupted,
+    Problem,
+    ProfileError,
+    Rejected,
+    RofsError,
+    SourceError,
+    ToolError,
+)
 from rofs.fetch import Fetcher, Tree, check_machine
 from rofs.generate import generate
 from rofs.generate.initrd import APPLETS, needed_modules, render_initrd
@@ -63,6 +73,7 @@ if TYPE_CHECKING:
 
 HOST = (Path("/etc/apt"), Path("/var/lib/dpkg/status"))
 """What an image depends on of the host: where packages come from, and the tools, of which dpkg knows the versions."""
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 DEFAULT_EPOCH = 1704067200
 """2024-01-01T00:00:00Z: every time in an image, unless SOURCE_DATE_EPOCH says otherwise."""
 
@@ -256,8 +267,17 @@ class _Job:
         )  # fmt: skip
 
     def build(self) -> Built:
-        """All steps, in a workspace beside the destination."""
-        parent = self.options.output / self.profile.name
+        """All steps. A disk that refuses what Python writes is no bug of ours."""
+        try:
+            return self._build(self.options.output / self.profile.name)
+        except OSError as error:
+            if error.filename is not None or error.errno not in _OF_THE_DISK:
+                raise
+            places = f"{self.options.output} or {self.fetcher.cache.root}"
+            raise ImageError(f"{self.arch.name}: {error.strerror}, below {places}") from error
+
+    def _build(self, parent: Path) -> Built:
+        """In a workspace beside the destination."""
         parent.mkdir(parents=True, exist_ok=True)
         with workspace(parent) as work:
             image = work / "image"
@@ -285,7 +305,10 @@ class _Job:
         except (ProfileError, Interrupted, Rejected):
             raise
         except RofsError as error:
-            publish(logs, kept)
+            try:
+                publish(logs, kept)
+            except ImageError:
+                raise error from None  # a full disk has no room for its own story
             error.args = tuple(str(word).replace(str(logs), str(kept)) for word in error.args)
             if isinstance(error, ToolError) and error.log is not None and logs in error.log.parents:
                 error.log = kept / error.log.relative_to(logs)

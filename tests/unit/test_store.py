@@ -525,6 +525,8 @@ def test_a_full_disk_leaves_nothing_half(tmp_path: Path) -> None:
     hit, error, files = mounted(script, tmp_path, 4 << 20)
     assert (hit, files) == ("False", "['.rofs-seal']")
     assert error.startswith(f"3 {tmp_path}: the cache lacks the tree") and "No space left on device" in error
+
+
 def test_content_is_made_once_and_where_there_is_no_cache_each_time(tmp_path: Path) -> None:
     made: list[bytes] = []
 
