@@ -16,6 +16,7 @@ import re
 import sys
 import tarfile
 import urllib.parse
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,14 @@ _HEADERS = re.compile(rb"g*(?:[xX]|LK?|KL?)?[^gxXLK]", re.DOTALL)
 """Global records, then at most one form of extended header, then the member's own."""
 _HEADERS_OF_A_TOOL = re.compile(rb"[xX]?(?:LK?|KL?)?[^gxXLK]", re.DOTALL)
 """Of sqfs2tar's, which has attributes in one form and long names in the other."""
+_PLAIN = re.compile(
+    rb".{100}([0-7]{7})\0([0-7]{7})\0([0-7]{7})\0([0-7]{11})[ \0]([0-7]{11})[ \0]([0-7]{6})\0 ([0125]).{100}"
+    rb"(?:ustar\x0000.{64}(?:0000000\0|\0{8}){2}.{155}|ustar  \0.{64}(?:0000000\0|\0{8}){2}\0{155}).{12}",
+    re.DOTALL,
+)
+"""The header of a file, link or directory as nearly every tar has them: mode, uid, gid, size, mtime, checksum, type."""
+_HALF = tarfile.BLOCKSIZE // 2
+_BUFFER_BYTES = 1 << 16
 _EXTENSIONS = frozenset({b"g", b"x", b"X", b"L", b"K"})
 _DEVICES = frozenset({tarfile.CHRTYPE, tarfile.BLKTYPE})
 _WHOLE = re.compile(r"[0-9]{1,20}")
@@ -150,18 +159,19 @@ def iter_members(tar: Path, called: str | None = None) -> Iterator[tuple[tarfile
     with _clean(name):
         raw = io.FileIO(tar)
         size_bytes = tar.stat().st_size
-    yield from _iterate(raw, name, size_bytes, _HEADERS)
+    yield from _iterate(raw, name, size_bytes, _HEADERS, plain=True)
 
 
 def iter_stream(pipe: Pipe, called: str) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """The same of what sqfs2tar writes into a pipe: a member's content is there until the next one is asked for."""
-    yield from _iterate(pipe, called, sys.maxsize, _HEADERS_OF_A_TOOL)
+    yield from _iterate(pipe, called, sys.maxsize, _HEADERS_OF_A_TOOL, plain=False)
 
 
 def _iterate(
-    source: io.RawIOBase, name: str, size_bytes: int, headers: re.Pattern[bytes]
+    source: io.RawIOBase, name: str, size_bytes: int, headers: re.Pattern[bytes], *, plain: bool
 ) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    with _Headers(source) as raw:
+    """With `plain` headers that have one reading alone do not take the way through `tarfile`, which is long."""
+    with _Headers(source, _BUFFER_BYTES) as raw:
         raw.left = MAX_HEADER_BYTES
         with _clean(name):
             archive = tarfile.TarFile(fileobj=raw, tarinfo=_Info, encoding="utf-8", errors="surrogateescape")
@@ -173,9 +183,11 @@ def _iterate(
                 _check_member(archive, info, end, size_bytes)
             except ValueError as error:
                 raise ImageError(f"{name}: {show(info.name)}: {error}") from error
-            end, raw.left = archive.offset, sys.maxsize
+            raw.left = sys.maxsize
             yield archive, info
-            raw.left, raw.types = MAX_HEADER_BYTES, b""
+            while plain and (info := _read_plain(raw, archive, size_bytes)) is not None:
+                yield archive, info
+            end, raw.left, raw.types = archive.offset, MAX_HEADER_BYTES, b""
         _check_end(raw, name, archive.offset)
 
 
@@ -196,6 +208,42 @@ def _next(archive: tarfile.TarFile, name: str) -> tarfile.TarInfo | None:
         info = archive.next()
     archive.members = []  # type: ignore[attr-defined]  # they would all be kept
     return info
+
+
+def _read_plain(raw: _Headers, archive: tarfile.TarFile, size_bytes: int) -> tarfile.TarInfo | None:
+    """The next member, as `tarfile` would give it; None where its header is not `_PLAIN`, or anything is odd."""
+    start = archive.offset
+    raw.seek(start)
+    block = raw.read(tarfile.BLOCKSIZE)
+    match = None if archive.pax_headers else _PLAIN.fullmatch(block)
+    if match is None:
+        return None
+    mode, uid, gid, octal, mtime, checksum, kind = match.groups()
+    size, data = int(octal, 8), start + tarfile.BLOCKSIZE
+    end = data + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    if end > size_bytes or (size and kind != tarfile.REGTYPE) or int(checksum, 8) != _sum(block):
+        return None
+    info = _Info(_text(block[:100]))
+    info.mode, info.uid, info.gid, info.mtime = int(mode, 8), int(uid, 8), int(gid, 8), int(mtime, 8)
+    info.size, info.type, info.offset, info.offset_data = size, kind, start, data
+    if kind == tarfile.DIRTYPE:
+        info.name = info.name.rstrip("/")
+    if block[157]:
+        info.linkname = _text(block[157:257])
+    if block[345]:
+        info.name = f"{_text(block[345:500])}/{info.name}"
+    archive.offset = end
+    return info
+
+
+def _text(field: bytes) -> str:
+    return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+def _sum(block: bytes) -> int:
+    """Of a header's bytes, its checksum as spaces; the low half of adler32 is one more than the sum of few bytes."""
+    first, second = zlib.adler32(block[:_HALF]), zlib.adler32(block[_HALF:])
+    return (first & 0xFFFF) + (second & 0xFFFF) - 2 - sum(block[148:156]) + 256
 
 
 def _check_end(raw: _Headers, name: str, end: int) -> None:
