@@ -32,7 +32,7 @@ from rofs.errors import (
     SourceError,
     ToolError,
 )
-from rofs.fetch import Fetcher, Tree, check_machine
+from rofs.fetch import Fetcher, Tree, check_machine, require_unchanged
 from rofs.generate import generate
 from rofs.generate.initrd import APPLETS, needed_modules, render_initrd
 from rofs.generate.mounts import mount_entries
@@ -46,7 +46,7 @@ from rofs.image.modules import ModuleFiles, read_kernel
 from rofs.image.squashfs import write_squashfs
 from rofs.image.union import drop_matcher
 from rofs.inputs import Inputs, load_inputs
-from rofs.kernelfacts import KernelFacts, Need, lacking, unverifiable
+from rofs.kernelfacts import Need, lacking, unverifiable
 from rofs.layout import Layout, build_layout, persistent_stores, store_file
 from rofs.lint import lint
 from rofs.lock import ArchLock, Lock, lock_path
@@ -56,7 +56,7 @@ from rofs.machine.slots import Slots
 from rofs.profile import DebianSource, Profile, load_profile
 from rofs.progress import Progress
 from rofs.reproduce import Circumstances, Given, build_in, other_circumstances
-from rofs.run import run, stoppable
+from rofs.run import both, run, stoppable
 from rofs.sbom import write_sboms
 from rofs.sources.debian import scratch, sweep_scratch
 from rofs.sources.debs import CARRIED, DebStore
@@ -323,7 +323,7 @@ class _Job:
         Nothing is written into the image before the lint has passed.
         """
         logs = image / "logs"
-        tree, boot = self.fetcher.tree(work, logs), self.fetcher.boot_files(work, logs)
+        tree, boot = both(partial(self.fetcher.tree, work, logs), partial(self.fetcher.boot_files, work, logs))
         tars = [tree.tar, *([boot.modules_tar] if self.profile.kernel.install_modules else [])]
         facts = read_facts(tars[0], tars[1:])
         check_machine(tree, facts.machine(), self.arch, self.profile)
@@ -337,8 +337,13 @@ class _Job:
         _refuse([self._lack(need) for need in lacking(kernel, layout)])
         obstacle = unverifiable(kernel, self.arch)
         entries = generate(layout, self.inputs, facts, self.options.epoch)
-        self._write_boot(image, layout, boot, modules, kernel, read_firmware(tars, entries, self.profile, facts))
-        records = self._write_root(image, tree, tars, facts, entries, logs)
+        chosen = choose_modules(modules, needed_modules(layout), kernel)
+        firmware = read_firmware(tars, entries, self.profile, facts)
+        records, _ = both(
+            partial(self._write_root, image, tree, tars, facts, entries, logs),
+            partial(self._write_boot, image, layout, boot, modules, chosen, firmware),
+        )
+        require_unchanged(tree)
         contract = Contract(architecture=self.arch.name, layout=layout, entries=entries)
         self._write_stores(image)
         self._write_texts(image, layout, contract)
@@ -410,10 +415,9 @@ class _Job:
         return records
 
     def _write_boot(
-        self, image: Path, layout: Layout, boot: Boot, modules: ModuleFiles, kernel: KernelFacts,
+        self, image: Path, layout: Layout, boot: Boot, modules: ModuleFiles, chosen: list[str],
         firmware: dict[str, bytes],
     ) -> None:  # fmt: skip
-        chosen = choose_modules(modules, needed_modules(layout), kernel)
         write_initrd(
             image / "initrd.img",
             script=render_initrd(layout, module_paths(chosen)),

@@ -24,7 +24,7 @@ from rofs.packages import Deb, Package
 from rofs.profile import DebianSource, DirectorySource, Profile, TarSource
 from rofs.progress import Progress, age
 from rofs.sources.apt import PrivateApt, find_host_sources
-from rofs.sources.archive import check_tree, unpack_tar
+from rofs.sources.archive import check_tree, is_plain, unpack_tar
 from rofs.sources.board import prepare_board
 from rofs.sources.debian import DROP, OF_ONE_MACHINE, UnknownPackage, install_tree
 from rofs.sources.debs import DebStore
@@ -52,13 +52,15 @@ Ask = Callable[[PrivateApt], tuple[Package, ...]]
 class Tree:
     """A plain tar of the tree. `drop` are globs of what an image must not hold, as `union.drop_matcher` reads them.
 
-    `keep_times`: its mtimes are part of it, and not those of a build. `inputs` is for the manifest.
+    `keep_times`: its mtimes are part of it, and not those of a build. `inputs` is for the manifest. `state` is that
+    of a tar which is the user's own file, from before it was read.
     """
 
     tar: Path
     drop: tuple[str, ...]
     keep_times: bool
     inputs: dict[str, Any] = field(default_factory=dict)
+    state: tuple[int, ...] = field(default=(), compare=False)
 
 
 class Fetcher:
@@ -250,6 +252,7 @@ class Fetcher:
 
     def _tar(self, source: TarSource) -> Tree:
         path = self.inputs.trees[self.arch.name]
+        state = _state(path)
         with self.progress.step(f"{self.arch.name}: {path.name}") as step:
             sha256 = hash_file(path)
             step.update(f"sha256 {sha256[:12]}")
@@ -261,16 +264,22 @@ class Fetcher:
             hint = "it is not the file that was meant; or say the new one"
             raise ProfileError([Problem(self.profile.marks.find(at), message, "sha256", at, hint)])
 
+        plain = is_plain(path)
         with self.progress.step(f"{self.arch.name}: the tree") as step:
 
             def make(directory: Path) -> None:
-                unpack_tar(path, directory / "tree.tar", sha256, step.update)
-                write_index(directory / "tree.tar")
+                if plain:  # read where it is: the entry says that it was checked
+                    check_tree(path, path.name, step.update)
+                else:
+                    unpack_tar(path, directory / "tree.tar", sha256, step.update)
+                    write_index(directory / "tree.tar")
 
-            entry = self.cache.entry("tree", _key("tar", sha256), make)
+            entry = self.cache.entry("tree", _key("plain tar" if plain else "tar", sha256), make)
             step.update(_told(entry, ""))
-        inputs = {"tar": {"name": path.name, "sha256": sha256}}
-        return Tree(tar=entry.path / "tree.tar", drop=OF_ONE_MACHINE, keep_times=True, inputs=inputs)
+        return Tree(
+            tar=path if plain else entry.path / "tree.tar", drop=OF_ONE_MACHINE, keep_times=True,
+            inputs={"tar": {"name": path.name, "sha256": sha256}}, state=state if plain else (),
+        )  # fmt: skip
 
     def _directory(self, source: DirectorySource, work: Path) -> Tree:
         """Read anew each time: only reading all of it would say whether it has changed."""
@@ -347,6 +356,21 @@ def check_machine(tree: Tree, machine: str | None, arch: Arch, profile: Profile)
         message = f"{name} holds programs for {machine}, not for {arch.name}"
         hint = "name the tree of each architecture: path: {amd64: …, arm64: …}, or change `architectures`"
         raise ProfileError([Problem(profile.marks.find(at), message, "wrong-machine", at, hint)])
+
+
+def require_unchanged(tree: Tree) -> None:
+    """SourceError where a tar that is the user's own file may not be the one that was hashed and checked."""
+    if tree.state and tree.state != _state(tree.tar):
+        raise SourceError(f"{tree.tar}: was changed while it was read; build again")
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes with every write to a file."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _about(files: BoardFiles, boot: Boot) -> dict[str, dict[str, str]]:

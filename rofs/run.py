@@ -149,6 +149,19 @@ def stoppable(*work: Callable[[], _T]) -> list[_T | BaseException]:
     return [f.exception() or f.result() for f in futures]
 
 
+_First = TypeVar("_First")
+_Second = TypeVar("_Second")
+
+
+def both(first: Callable[[], _First], second: Callable[[], _Second]) -> tuple[_First, _Second]:
+    """Do two things side by side, `stoppable`; what the first raised counts before what the second did."""
+    done: list[Any] = stoppable(first, second)
+    for result in done:
+        if isinstance(result, BaseException):
+            raise result
+    return done[0], done[1]
+
+
 def _signal(command: Any, number: int) -> None:
     if command.process.exit_code is None:
         with suppress(ProcessLookupError):

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-import mmap
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
 from rofs.entry import Entry
+from rofs.errors import ImageError
 from rofs.image.tarstream import (
     TAR_END,
     Header,
@@ -35,7 +37,7 @@ from rofs.treefacts import Kind
 _CHUNK_BYTES = 1 << 20
 _ZEROS = bytes(_CHUNK_BYTES)
 
-Pieces = Iterable[memoryview | bytes]
+Pieces = Iterable[bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,9 +144,11 @@ def merge_into(
     later one of the same tar replaced. ImageError before the first member where the parts make no tree.
     """
     union = unite(tars, entries, drop, acl=acl, resolve=resolve, note=note)
-    sources = [_Source(tar) for tar in tars]
-    records = list(_write(union, sources, _Target(sink, epoch, keep_times)))
-    return sorted(records, key=lambda record: record.path)
+    with ExitStack() as stack:
+        sources = [_Source(tar, stack) for tar in tars]
+        records = list(_write(union, sources, _Target(sink, epoch, keep_times)))
+    records.sort(key=lambda record: record.path)
+    return records
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,28 +166,29 @@ class _Target:
         return _record(header, sha256.hexdigest() if header.kind == "file" else None)
 
 
-def _hashed(content: Pieces, update: Callable[[memoryview | bytes], None]) -> Iterator[memoryview | bytes]:
+def _hashed(content: Pieces, update: Callable[[bytes], None]) -> Iterator[bytes]:
     for piece in content:
         update(piece)
         yield piece
 
 
 class _Source:
-    """A tar open for its bytes."""
+    """A tar open for its bytes, by descriptor: a read of a file that shrank fails, one of a mapping kills."""
 
-    def __init__(self, path: Path) -> None:
-        with path.open("rb") as raw:
-            # Never closed by hand: after an error a view of it may still be held by the traceback.
-            self._map = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        self._name, self._fd = path.name, os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, self._fd)
 
-    def pieces(self, start: int, end: int) -> Iterator[memoryview]:
+    def pieces(self, start: int, end: int) -> Iterator[bytes]:
         """A range of the file, in pieces."""
-        with memoryview(self._map) as view:
-            for at in range(start, end, _CHUNK_BYTES):
-                with view[at : min(end, at + _CHUNK_BYTES)] as piece:
-                    yield piece
+        for at in range(start, end, _CHUNK_BYTES):
+            size = min(end - at, _CHUNK_BYTES)
+            piece = os.pread(self._fd, size, at)
+            if len(piece) != size:
+                raise ImageError(f"{self._name}: was cut short while it was read")
+            yield piece
 
-    def content(self, member: Member) -> Iterator[memoryview | bytes]:
+    def content(self, member: Member) -> Iterator[bytes]:
         """A file's content, its holes filled."""
         for at, size in extents(member.info):
             if at is not None:

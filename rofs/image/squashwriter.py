@@ -49,7 +49,6 @@ from rofs.profile import ImageOptions
 from rofs.treefacts import Kind
 
 DEVICE_BLOCK_BYTES = 4096
-_CHUNK_BYTES = 1 << 20
 _BACKLOG_BYTES = 16 << 20
 """Of blocks that wait for a thread; their number does not show in the image."""
 _SLOTS = 4096
@@ -89,8 +88,6 @@ class SquashWriter:
         self._slots: list[Array[c_void_p]] = []
         self._used_slots = 0
         self._ids: dict[int, int] = {}
-        self._room = create_string_buffer(_CHUNK_BYTES)
-        self._window = memoryview(self._room).cast("B")
         self._super = Super()
         with ExitStack() as stack:
             self._open(stack, library, out, blocks, options, epoch, jobs)
@@ -185,17 +182,14 @@ class SquashWriter:
 
     def _add_file(self, content: Pieces) -> int:
         """Hand a file's content to the threads -> the address where its inode's address will be."""
-        c, processor, room, window = self._c, self._processor, self._room, self._window
+        c, processor = self._c, self._processor
         if self._used_slots % _SLOTS == 0:
             self._slots.append((c_void_p * _SLOTS)())
         slot = addressof(self._slots[-1]) + self._used_slots % _SLOTS * sizeof(c_void_p)
         self._used_slots += 1
         self._check(c.sqfs_block_processor_begin_file(processor, slot, None, 0), "file")
         for piece in content:
-            for at in range(0, len(piece), _CHUNK_BYTES):
-                part = piece[at : at + _CHUNK_BYTES]
-                window[: len(part)] = part
-                self._check(c.sqfs_block_processor_append(processor, room, len(part)), "file data")
+            self._check(c.sqfs_block_processor_append(processor, piece, len(piece)), "file data")
         self._check(c.sqfs_block_processor_end_file(processor), "end of file")
         return slot
 

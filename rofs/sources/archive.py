@@ -59,6 +59,19 @@ def unpack_tar(source: Path, out: Path, sha256: str | None, on_line: Callable[[s
     return digest
 
 
+def is_plain(source: Path) -> bool:
+    """Whether a file is not compressed. SourceError where it cannot be read, or is neither that nor a tar."""
+    try:
+        with source.open("rb") as file:
+            head = file.read(tarfile.BLOCKSIZE)
+    except OSError as error:
+        raise SourceError(f"{source}: cannot be read: {error.strerror or error}") from error
+    if _find_format(head) is not None:
+        return False
+    _check_is_tar(head, source.name)
+    return True
+
+
 def _unpack(source: Path, out: Path, sha256: str | None, on_line: Callable[[str], None]) -> str:
     digest, failure = hashlib.sha256(), None
     with source.open("rb") as raw, out.open("wb") as file:

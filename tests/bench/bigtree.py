@@ -31,7 +31,7 @@ _BASE = {
 
 def contents(count: int) -> Iterator[bytes]:
     """`count` files' contents."""
-    chance = random.Random(6)  # noqa: S311 -- the same each time is the point
+    chance = random.Random(6)
     letters = "etaoinshrdlucmfwypvbgkjqxz"
     words = ["".join(chance.choices(letters, range(26, 0, -1), k=chance.randint(2, 11))) for _ in range(20_000)]
     weights = [1 / (rank + 8) for rank in range(len(words))]

@@ -24,7 +24,7 @@ from test_board import arm64_image
 
 from rofs import fetch
 from rofs.errors import Problem, ProfileError, SourceError
-from rofs.fetch import Fetcher, Tree, check_machine
+from rofs.fetch import Fetcher, Tree, check_machine, require_unchanged
 from rofs.inputs import load_inputs
 from rofs.lock import ArchLock
 from rofs.machine.arch import ARCHES
@@ -118,17 +118,39 @@ def test_the_same_tar_comes_from_the_cache_and_a_changed_one_does_not(desk: Desk
     tar, text = desk.here / "root.tar", "source: {tar: {path: root.tar}}\n"
     write_tar(tar, *ROWS)
     first = desk.tree(text)
+    old = members(first.tar)
     os.utime(tar, (1, 1))
     assert desk.tree(text) == first and desk.from_cache()
     assert desk.tree(text, "arm64") == first and desk.from_cache(), "whatever it is for, it is the same tar"
     write_tar(tar, *ROWS, file("etc/motd", b"new"))
     second = desk.tree(text)
     assert not desk.from_cache()
-    assert set(members(second.tar)) - set(members(first.tar)) == {"etc/motd"}
+    assert set(members(second.tar)) - set(old) == {"etc/motd"}
     assert second.inputs["tar"]["sha256"] == sha256(tar) != first.inputs["tar"]["sha256"]
     write_tar(tar, *ROWS)
     assert desk.tree(text) == first and desk.from_cache()
     assert desk.tree(text, refresh=True) == first and desk.from_cache(), "there is nothing to resolve"
+
+
+def test_a_plain_tar_is_read_where_it_is_and_must_stay_as_it_is(desk: Desk) -> None:
+    tar = write_tar(desk.here / "root.tar", *ROWS)
+    tree = desk.tree("source: {tar: {path: root.tar}}\n")
+    assert tree.tar.samefile(tar)
+    require_unchanged(tree)
+    tar.write_bytes(tar.read_bytes())
+    with pytest.raises(SourceError, match="was changed while it was read"):
+        require_unchanged(tree)
+    tar.unlink()
+    with pytest.raises(SourceError, match="cannot be read"):
+        require_unchanged(tree)
+
+
+def test_a_compressed_tar_may_change_once_it_is_unpacked(desk: Desk) -> None:
+    tar = desk.here / "root.tar.gz"
+    tar.write_bytes(gzip.compress(write_tar(desk.work / "plain", *ROWS).read_bytes()))
+    tree = desk.tree("source: {tar: {path: root.tar.gz}}\n")
+    tar.write_bytes(b"")
+    require_unchanged(tree)
 
 
 def refused(call: Callable[[], object]) -> Problem:

@@ -7,12 +7,13 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from rofs.errors import Interrupted, ToolError
-from rofs.run import PACKAGES, find_program, resume, run, stop_all
+from rofs.run import PACKAGES, both, find_program, resume, run, stop_all
 
 
 @pytest.fixture(autouse=True)
@@ -226,3 +227,19 @@ def test_stop_all_interrupts_and_lets_none_start() -> None:
         run(["true"])
     resume()
     assert run(["true"]).status == 0
+
+
+def test_both_go_on_at_once() -> None:
+    meet = threading.Barrier(2, timeout=30)
+    numbers = both(meet.wait, meet.wait)  # alone, either would wait in vain
+    assert sorted(numbers) == [0, 1]
+
+
+def test_what_the_first_of_both_raised_counts_before_the_second() -> None:
+    def fail(number: int) -> None:
+        raise ValueError(number)
+
+    with pytest.raises(ValueError, match="1"):
+        both(partial(fail, 1), partial(fail, 2))
+    with pytest.raises(ValueError, match="2"):
+        both(lambda: None, partial(fail, 2))

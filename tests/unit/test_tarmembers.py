@@ -103,6 +103,18 @@ def test_damage_is_seen_as_by_the_long_way(tmp_path: Path, data: st.DataObject) 
     assert fast == slow
 
 
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE])
+def test_a_size_of_what_has_no_content_is_damage(tmp_path: Path, kind: bytes) -> None:
+    info = tarfile.TarInfo("b")
+    info.type, info.linkname, info.size = kind, "a", 512
+    first, last = tarfile.TarInfo("a"), tarfile.TarInfo("c")
+    headers = [each.tobuf(tarfile.USTAR_FORMAT) for each in (first, info, last)]
+    (tmp_path / "tar").write_bytes(b"".join(headers) + bytes(1024))
+    fast, slow, _ = both(tmp_path / "tar")
+    assert fast == slow
+    assert "has the size 512" in str(fast)
+
+
 def test_the_short_way_is_not_for_a_tar_with_global_records(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "tar", "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "all"}) as archive:
         for name in "abc":
