@@ -40,7 +40,7 @@ from rofs.image.compare import Difference, compare_images
 from rofs.image.filesystem import make_filesystem
 from rofs.image.firmware import read_firmware
 from rofs.image.initrd import choose_modules, module_paths, write_initrd
-from rofs.image.manifest import build_manifest, hash_file, hash_outputs, render_manifest
+from rofs.image.manifest import build_manifest, hash_file, hash_outputs, write_manifest
 from rofs.image.merge import FileRecord
 from rofs.image.modules import ModuleFiles, read_kernel
 from rofs.image.squashfs import write_squashfs
@@ -460,7 +460,7 @@ class _Job:
             tools=tool_versions(),
         )  # fmt: skip
         self._write_sboms(image, manifest, packages, facts, entries)
-        (image / "manifest.json").write_bytes(render_manifest(manifest))
+        write_manifest(image / "manifest.json", manifest)
 
     def _write_sboms(
         self, image: Path, manifest: dict[str, Any], packages: Sequence[PackageFacts], facts: TreeFacts,
@@ -504,7 +504,7 @@ def mark_verified(image: Path, report: Report) -> None:
     accepted = report.session.accepted
     manifest["verified"] = accepted
     manifest["reason"] = "" if accepted else f"{len(report.broken)} promises broken: see report.txt"
-    path.write_bytes(render_manifest(manifest))
+    write_manifest(path, manifest)
 
 
 def write_generated(layout: Layout, directory: Path) -> None:

@@ -319,15 +319,20 @@ def _map(info: Any) -> list[tuple[int, int]]:
 
 def extents(info: tarfile.TarInfo) -> Iterator[tuple[int | None, int]]:
     """A file's content in order: (where in the tar, or None for a hole; how many bytes)."""
-    if info.sparse is None:
-        yield info.offset_data, info.size
+    yield from spans(info.offset_data, info.size, None if info.sparse is None else _map(info))
+
+
+def spans(data: int, size: int, sparse: list[tuple[int, int]] | None) -> Iterator[tuple[int | None, int]]:
+    """The same of a content of `size` bytes stored from `data`, and its map of holes."""
+    if sparse is None:
+        yield data, size
         return
-    done, stored = 0, info.offset_data
-    for at, size in _map(info):
+    done = 0
+    for at, length in sparse:
         yield None, at - done
-        yield stored, size
-        done, stored = at + size, stored + size
-    yield None, info.size - done
+        yield data, length
+        done, data = at + length, data + length
+    yield None, size - done
 
 
 def read_content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:

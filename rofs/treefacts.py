@@ -9,6 +9,7 @@ there), and every directory that nobody named exists as 0755 root.
 from __future__ import annotations
 
 import re
+import sys
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ Kind = Literal["file", "dir", "symlink", "char", "block", "fifo", "hardlink"]
 MAX_LINKS = 40
 """The kernel's limit for one path walk (path_resolution(7))."""
 MAX_TEXT_BYTES = 16 << 20
+_SMALL_BYTES = 4096
 
 _TEXTS = re.compile(
     r"/etc/(?:passwd|group|shadow|gshadow|fstab|os-release|ssh/sshd_config)"
@@ -240,6 +242,11 @@ class _Tree:
         self.texts: dict[str, bytes] = {}
         self.heads: dict[str, bytes] = {}
         self._parent = ("", "/")
+        self._shared: dict[Node, Node] = {}
+
+    def shared(self, node: Node) -> Node:
+        """A node that is equal: there may be very many small files, which differ in little."""
+        return self._shared.setdefault(node, node) if node.size <= _SMALL_BYTES and not node.target else node
 
     def place(self, path: str) -> str:
         """Where `path` lands: its directory's links followed, missing directories made."""
@@ -252,7 +259,7 @@ class _Tree:
                 raise ImageError(f"{path}: too many levels of symbolic links")
             self._make(found)
             self._parent = (directory, found)
-        return f"{self._parent[1].rstrip('/')}/{name}"
+        return sys.intern(f"{self._parent[1].rstrip('/')}/{name}")
 
     def _make(self, directory: str) -> None:
         at = ""
@@ -295,7 +302,7 @@ def _add_tar(tree: _Tree, tar: Path, *, first: bool) -> None:
         elif kind == "file" and _PROGRAMS.fullmatch(path):
             program = archive.extractfile(info)
             tree.heads[path] = program.read(ELF_HEAD_BYTES) if program is not None else b""
-        tree.put(path, _node(kind, info), text, keep_dirs=not first)
+        tree.put(path, tree.shared(_node(kind, info)), text, keep_dirs=not first)
 
 
 def _node(kind: Kind, info: tarfile.TarInfo) -> Node:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from rofs.errors import ImageError
@@ -42,7 +43,7 @@ class Node:
 
     def __init__(self, header: Header, name: bytes, parent: Node | None) -> None:
         self.kind, self.name, self.parent = header.kind, name, parent
-        self.mode = _MODES[header.kind] | header.mode
+        self.mode = _mode(header.kind, header.mode)
         self.uid, self.gid, self.mtime = header.uid, header.gid, min(header.mtime, _LAST_TIME)
         self.links = 2 if header.kind == "dir" else 1
         self.children: dict[bytes, Node] = _NO_CHILDREN if header.kind != "dir" else {}
@@ -116,6 +117,12 @@ class Inodes:
                 if child.parent is folder and child.name == name:
                     yield child
         yield root
+
+
+@cache
+def _mode(kind: Kind, mode: int) -> int:
+    """One number for all nodes that have it."""
+    return _MODES[kind] | mode
 
 
 def _folders_of(folder: Node) -> Iterator[Node]:

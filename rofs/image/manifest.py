@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,10 @@ def build_manifest(
     inputs: Mapping[str, Any],
     tools: Mapping[str, str],
 ) -> dict[str, Any]:
-    """All of it as data for JSON. `reason` says why it is not verified; `tools` is name -> version."""
+    """All of it as data for JSON, `files` to be iterated over.
+
+    `reason` says why it is not verified; `tools` is name -> version.
+    """
     return {
         "schema": SCHEMA,
         "profile": profile,
@@ -63,13 +66,23 @@ def build_manifest(
         "inputs": dict(inputs),
         "tools": dict(sorted(tools.items())),
         "outputs": {name: dict(outputs[name]) for name in sorted(outputs)},
-        "files": describe_files(files),
+        "files": _Files(files),
     }
 
 
 def describe_files(files: Iterable[FileRecord]) -> list[dict[str, Any]]:
     """A tree as the manifest has it, sorted by path."""
-    return [_file(record) for record in sorted(files, key=lambda record: record.path)]
+    return list(_Files(files))
+
+
+class _Files:
+    """The same, each described only as it is asked for: a tree may have very many."""
+
+    def __init__(self, files: Iterable[FileRecord]) -> None:
+        self._records = sorted(files, key=lambda record: record.path)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(_file, self._records)
 
 
 def _file(record: FileRecord) -> dict[str, Any]:
@@ -130,10 +143,25 @@ def _promised(each: Mapping[str, Any], carrier: Mapping[str, Any], same_file: st
 
 
 def render_manifest(manifest: Mapping[str, Any]) -> bytes:
-    """JSON for people and diff(1): indented, but one line for each file of the tree."""
+    """The text of manifest.json."""
+    return b"".join(_pieces(manifest))
+
+
+def _pieces(manifest: Mapping[str, Any]) -> Iterator[bytes]:
+    """JSON for people and diff(1), in pieces: indented, but one line for each file of the tree."""
     head = json.dumps({key: value for key, value in manifest.items() if key != "files"}, indent=2)
-    lines = ",\n".join("    " + json.dumps(each) for each in manifest["files"])
-    return (head.removesuffix("\n}") + ',\n  "files": [\n' + lines + "\n  ]\n}\n").encode()
+    yield (head.removesuffix("\n}") + ',\n  "files": [\n').encode()
+    comma = ""
+    for each in manifest["files"]:
+        yield f"{comma}    {json.dumps(each)}".encode()
+        comma = ",\n"
+    yield b"\n  ]\n}\n"
+
+
+def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Write manifest.json, whose text may be large, piece by piece."""
+    with path.open("wb") as file:
+        file.writelines(_pieces(manifest))
 
 
 def check_outputs(directory: Path, manifest: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Literal, Protocol
 
 from rofs.entry import Entry
@@ -31,10 +32,11 @@ from rofs.image.tarstream import (
     padding,
 )
 from rofs.image.union import Item, Note, Resolve, Union, unite
-from rofs.tarmembers import extents
+from rofs.tarmembers import spans
 from rofs.treefacts import Kind
 
 _CHUNK_BYTES = 1 << 20
+_NONE: Mapping[str, str] = MappingProxyType({})
 _ZEROS = bytes(_CHUNK_BYTES)
 
 Pieces = Iterable[bytes]
@@ -190,7 +192,7 @@ class _Source:
 
     def content(self, member: Member) -> Iterator[bytes]:
         """A file's content, its holes filled."""
-        for at, size in extents(member.info):
+        for at, size in spans(member.data, member.size, member.sparse):
             if at is not None:
                 yield from self.pieces(at, at + size)
                 continue
@@ -215,15 +217,23 @@ def _write(union: Union, sources: Sequence[_Source], to: _Target) -> Iterator[Fi
 
 
 def _write_members(union: Union, sources: Sequence[_Source], to: _Target) -> Iterator[FileRecord]:
-    """Everything but directories. Where a hard link's file is gone, the first link left carries it."""
-    carriers: dict[int, FileRecord] = {}
-    for item in union.items:
+    """Everything but directories. Where a hard link's file is gone, the first link left carries it.
+
+    The union is used up: what was written is let go, as its record and the sink's own take its place.
+    """
+    carriers: dict[Item, FileRecord] = {}
+    linked = {item.first for item in union.items if item.first is not None}
+    while union.items:
+        item = union.items.popleft()
         if item.member.kind == "dir" or union.chosen.get(item.path) is not item:
             continue
+        del union.chosen[item.path]
         first = item.first or item
-        carrier = carriers.get(id(first))
+        carrier = carriers.get(first)
         if carrier is None:
-            carriers[id(first)] = carrier = _write_item(item, first, sources, to)
+            carrier = _write_item(item, first, sources, to)
+            if first in linked:
+                carriers[first] = carrier
             yield carrier
         else:
             yield _write_link(item, carrier, to)
@@ -237,12 +247,12 @@ def _write_item(item: Item, origin: Item, sources: Sequence[_Source], to: _Targe
         and not to.keep_times
         and member.as_is
         and item.path == member.path
-        and header.mtime == int(member.info.mtime)
+        and header.mtime == member.info.mtime
         and not find_acl(member.info)
     )
     stored = None
     if unchanged:
-        whole = member.kind != "file" or member.info.issparse()
+        whole = member.kind != "file" or member.sparse is not None
         stored = Stored(source.pieces(member.start, member.end if whole else member.data), whole)
     return to.add(header, source.content(member) if member.kind == "file" else (), stored)
 
@@ -254,7 +264,7 @@ def _copy(pieces: Pieces, out: IO[bytes]) -> None:
 
 def _header(path: str, member: Member, to: _Target) -> Header:
     info = member.info
-    mtime = max(int(info.mtime), 0)
+    mtime = max(info.mtime, 0)
     return Header(
         path=path,
         kind=member.kind,
@@ -262,7 +272,7 @@ def _header(path: str, member: Member, to: _Target) -> Header:
         uid=info.uid,
         gid=info.gid,
         mtime=mtime if to.keep_times else min(mtime, to.epoch),
-        size_bytes=info.size if member.kind == "file" else 0,
+        size_bytes=member.size if member.kind == "file" else 0,
         target=info.linkname if member.kind == "symlink" else "",
         rdev=(info.devmajor, info.devminor) if member.kind in ("char", "block") else (0, 0),
         xattrs=kept_xattrs(info),
@@ -311,7 +321,7 @@ def _record(header: Header, sha256: str | None) -> FileRecord:
         mtime=header.mtime,
         sha256=sha256,
         target=header.target,
-        xattrs={name: value.hex() for name, value in sorted(header.xattrs.items())},
+        xattrs={name: value.hex() for name, value in sorted(header.xattrs.items())} if header.xattrs else _NONE,
         caps=caps_text(caps) if caps is not None else "",
         rdev=f"{header.rdev[0]}:{header.rdev[1]}" if header.kind in ("char", "block") else "",
     )

@@ -189,7 +189,8 @@ class SquashWriter:
         self._used_slots += 1
         self._check(c.sqfs_block_processor_begin_file(processor, slot, None, 0), "file")
         for piece in content:
-            self._check(c.sqfs_block_processor_append(processor, piece, len(piece)), "file data")
+            if piece:  # of none the library would crash
+                self._check(c.sqfs_block_processor_append(processor, piece, len(piece)), "file data")
         self._check(c.sqfs_block_processor_end_file(processor), "end of file")
         return slot
 

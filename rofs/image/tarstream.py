@@ -12,6 +12,8 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple, cast
 
 from rofs.ownership import CAPABILITIES
 from rofs.tarindex import list_members
@@ -22,6 +24,7 @@ SQUASHFS_XATTRS = ("user.", "trusted.", "security.")
 """The name spaces of extended attributes that squashfs can hold."""
 TAR_END = bytes(2 * tarfile.BLOCKSIZE)
 
+_NONE: Mapping[str, str] = MappingProxyType({})
 _ACL_RECORDS = ("SCHILY.acl.access", "SCHILY.acl.default", "SCHILY.acl.ace")
 _ACL_XATTRS = ("system.posix_acl_access", "system.posix_acl_default", "system.nfs4_acl", "system.richacl")
 _KEPT_RECORDS = ("SCHILY.xattr.", "SCHILY.acl.", "LIBARCHIVE.xattr.", "RHT.")
@@ -38,24 +41,45 @@ _TYPES: Mapping[Kind, bytes] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+class About(NamedTuple):
+    """What a member's headers say beside its name and content. Members that agree share one: there may be very many."""
+
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    linkname: str = ""
+    devmajor: int = 0
+    devminor: int = 0
+    pax_headers: Mapping[str, str] = _NONE
+
+
+@dataclass(slots=True)
 class Member:
     """One member: bytes [start, end) hold its headers and its stored content, the content from `data`.
 
-    `path` is absolute. `as_is` False means that the bytes alone do not say all (a global header, a
-    form of attribute that tar2sqfs does not read).
+    `path` is absolute. `size` is that of the content with its holes filled, `sparse` the map of what is stored, None
+    where that is all. `as_is` False means that the bytes alone do not say all (a global header, a form of attribute
+    that tar2sqfs does not read).
     """
 
     path: str
     kind: Kind
-    info: tarfile.TarInfo
+    info: About
+    size: int
     start: int
     data: int
-    end: int
+    sparse: list[tuple[int, int]] | None
     as_is: bool
 
+    @property
+    def end(self) -> int:
+        """Where the next one begins."""
+        stored = self.size if self.sparse is None else sum(size for _, size in self.sparse)
+        return self.data + -(-stored // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(slots=True, kw_only=True)
 class Header:
     """What a member's headers say; `size_bytes` is of files, `target` of links, `rdev` of devices."""
 
@@ -73,15 +97,29 @@ class Header:
 
 def scan(tar: Path) -> Iterator[Member]:
     """Every member in order. ImageError for a damaged tar or a name that climbs."""
+    shared: dict[tuple[int, ...], About] = {}
     for archive, info in list_members(tar):
         # A global header stays behind when a member's own bytes are copied.
         as_is = all(key in ("comment", "hdrcharset") for key in archive.pax_headers) and not any(
             key.startswith(_FOREIGN_RECORDS) for key in info.pax_headers
         )
-        # All members are held at once: only what is still asked of a record stays.
-        info.pax_headers = {key: value for key, value in info.pax_headers.items() if key.startswith(_KEPT_RECORDS)}
+        alike = (info.mode, info.uid, info.gid, int(info.mtime))
+        about = shared.get(alike)
+        if about is None or info.pax_headers or info.type != tarfile.REGTYPE:
+            about = _about(info)
+            if info.type == tarfile.REGTYPE and not info.pax_headers:
+                shared[alike] = about
         path, kind = member_path(tar, info.name), member_kind(tar, info)
-        yield Member(path, kind, info, info.offset, info.offset_data, archive.offset, as_is)
+        sparse = cast("list[tuple[int, int]] | None", info.sparse)
+        yield Member(path, kind, about, info.size, info.offset, info.offset_data, sparse, as_is)
+
+
+def _about(info: tarfile.TarInfo) -> About:
+    """Of PAX records only what is still asked for stays."""
+    pax = {key: value for key, value in info.pax_headers.items() if key.startswith(_KEPT_RECORDS)}
+    return About(
+        info.mode, info.uid, info.gid, int(info.mtime), info.linkname, info.devmajor, info.devminor, pax or _NONE
+    )
 
 
 def encode_header(header: Header) -> bytes:
@@ -103,8 +141,10 @@ def padding(size_bytes: int) -> bytes:
     return bytes(-size_bytes % tarfile.BLOCKSIZE)
 
 
-def find_acl(info: tarfile.TarInfo) -> str | None:
+def find_acl(info: tarfile.TarInfo | About) -> str | None:
     """The record of a real ACL; one that only repeats the mode bits says nothing more and is none."""
+    if not info.pax_headers:
+        return None
     for key in _ACL_RECORDS:
         value = info.pax_headers.get(key)
         if value is not None and not (key == "SCHILY.acl.access" and _repeats_mode(value)):
@@ -117,10 +157,11 @@ def _repeats_mode(acl: str) -> bool:
     return all(len(e) > 2 and e[0] in ("user", "group", "other") and not e[1] for e in entries)
 
 
-def kept_xattrs(info: tarfile.TarInfo) -> dict[str, bytes]:
+def kept_xattrs(info: tarfile.TarInfo | About) -> dict[str, bytes]:
     """A member's extended attributes without its ACLs."""
-    found = decode_xattrs(info.pax_headers) if info.pax_headers else {}
-    return {name: value for name, value in found.items() if name not in _ACL_XATTRS}
+    if not info.pax_headers:
+        return {}
+    return {name: value for name, value in decode_xattrs(info.pax_headers).items() if name not in _ACL_XATTRS}
 
 
 def caps_text(raw: bytes) -> str:

@@ -8,6 +8,8 @@ ImageError where the parts make no tree.
 from __future__ import annotations
 
 import re
+import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -24,7 +26,7 @@ Resolve = Callable[[PurePosixPath], PurePosixPath]
 Note = Callable[[str], None]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Item:
     """A member of one of the tars, at the path where it lands; `first` is the item a hard link means."""
 
@@ -38,7 +40,7 @@ class Item:
 class Union:
     """What the stream will hold: the tars' items in order, by path those that count, and the entries."""
 
-    items: list[Item] = field(default_factory=list)
+    items: deque[Item] = field(default_factory=deque)
     chosen: dict[str, Item] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
 
@@ -79,7 +81,7 @@ def _placer(resolve: Resolve) -> Callable[[str], str]:
             return "/"
         if directory not in known:
             known[directory] = str(resolve(PurePosixPath(directory or "/"))).rstrip("/")
-        return f"{known[directory]}/{name}"
+        return sys.intern(f"{known[directory]}/{name}")
 
     return place
 
@@ -104,6 +106,8 @@ def _add_tar(
     """Choose as `treefacts` does: of one tar the last counts, of several the first directory."""
     for member in scan(tar):
         item = Item(place(member.path), member, number)
+        if item.path == member.path:
+            member.path = item.path
         old = union.chosen.get(item.path)
         if old is not None and member.kind == "dir":
             if old.source != number and old.member.kind == "dir":
@@ -189,7 +193,8 @@ def _add_parents(union: Union) -> None:
 
 
 def _check_attributes(union: Union, acl: Literal["error", "drop"]) -> None:
-    infos = [(path, (item.first or item).member.info) for path, item in union.chosen.items()]
+    abouts = ((path, (item.first or item).member.info) for path, item in union.chosen.items())
+    infos = [(path, about) for path, about in abouts if about.pax_headers]
     with_acl = [_plain(path) for path, info in infos if acl == "error" and find_acl(info)]
     if with_acl:
         more = f" and {len(with_acl) - 5} more" if len(with_acl) > 5 else ""

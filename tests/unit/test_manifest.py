@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rofs.image.manifest import build_manifest, check_outputs, hash_outputs, render_manifest
+from rofs.image.manifest import build_manifest, check_outputs, hash_outputs, render_manifest, write_manifest
 from rofs.image.merge import FileRecord
 
 RECORDS = [
@@ -70,12 +72,32 @@ def test_what_it_says(published: Path) -> None:
 
 def test_the_text(published: Path) -> None:
     text = render_manifest(manifest(published))
-    assert json.loads(text) == manifest(published)
+    said = manifest(published)
+    assert json.loads(text) == {**said, "files": list(said["files"])}
     assert text == render_manifest(manifest(published)) and text.endswith(b"}\n")
     lines = text.decode().splitlines()
     assert sum('"path": "/' in line for line in lines) == len(RECORDS), "one line for each file"
     assert str(published.parent) not in text.decode()
     assert json.loads(render_manifest({**manifest(published), "files": []}))["files"] == []
+
+
+def test_a_tree_of_very_many_is_written_piece_by_piece(tmp_path: Path) -> None:
+    """Of the text no more is held than of a few files at once."""
+    count = 20_000
+    records = [replace(RECORDS[0], path=f"/f{number:05}") for number in range(count)]
+    said = build_manifest(
+        profile="many", architecture="amd64", epoch=0, verified=False, reason="", files=records, outputs={},
+        inputs={}, tools={},
+    )  # fmt: skip
+    tracemalloc.start()
+    try:
+        write_manifest(tmp_path / "manifest.json", said)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "manifest.json").stat().st_size > 100 * count
+    assert peak < 10 * count
+    assert (tmp_path / "manifest.json").read_bytes() == render_manifest(said)
 
 
 def test_outputs_that_differ_are_missing_or_unknown(published: Path) -> None:

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import subprocess
 import tarfile
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,7 +19,8 @@ from tarmaker import EPOCH, Row, device, file, folder, hardlink, raw_pax, symlin
 
 from rofs.entry import Entry
 from rofs.errors import ImageError
-from rofs.image.merge import FileRecord, merge
+from rofs.image.merge import FileRecord, Pieces, Stored, merge, merge_into
+from rofs.image.tarstream import Header
 from rofs.image.union import drop_matcher
 from rofs.treefacts import path_key, read_facts
 
@@ -348,3 +351,30 @@ def test_sparse_files_of_every_form(tmp_path: Path, options: str) -> None:
         out = merged_files(tmp_path, tar, keep_times=keep_times)
         assert out.records["/hole"].sha256 == expected and out.records["/hole"].size == 5 << 20
         assert hashlib.sha256(out.content["/hole"]).hexdigest() == expected
+
+
+def test_a_member_of_many_costs_little_memory(tmp_path: Path) -> None:
+    """What is held at once of small files, by the members and at the end by the records: bytes of Python's own."""
+    count = 20_000
+    with tarfile.open(tmp_path / "tar", "w", format=tarfile.USTAR_FORMAT) as archive:
+        for number in range(count):
+            info = tarfile.TarInfo(f"usr/share/many/part-{number // 50:04}/source-{number:06}")
+            info.size = number % 1000
+            archive.addfile(info, io.BytesIO(b"x" * info.size))
+
+    class Null:
+        def add(self, header: Header, content: Pieces, stored: Stored | None) -> None:
+            for _ in content:
+                pass
+
+    tracemalloc.start()
+    try:
+        records = merge_into(
+            Null(), [tmp_path / "tar"], [], [], epoch=0, acl="error", resolve=lambda path: path, keep_times=True
+        )
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(records) == count + 4 + count // 50  # directories that nobody named
+    assert held < 500 * count
+    assert peak < 600 * count

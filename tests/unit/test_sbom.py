@@ -19,7 +19,7 @@ from packageurl import PackageURL
 from test_dpkg import BASH, OPKG, ZLIB
 
 import rofs.sbom
-from rofs.image.manifest import build_manifest
+from rofs.image.manifest import build_manifest, render_manifest
 from rofs.image.merge import FileRecord
 from rofs.sbom import render_sboms, write_sboms
 from rofs.sbom.cyclonedx import render_cyclonedx
@@ -76,7 +76,7 @@ def image(packages: tuple[PackageFacts, ...], os_release: bytes = OS_RELEASE, **
         outputs=outputs, inputs={"packages": named, "kernel": KERNEL, "busybox-static": BUSYBOX, **inputs},
         tools={"rofs": "0.1.0", "tar2sqfs": "1.2.0"},
     )  # fmt: skip
-    return Image(json.loads(json.dumps(manifest)), packages, os_release)
+    return Image(json.loads(render_manifest(manifest)), packages, os_release)
 
 
 BOARD = {"image": {"name": "Image", "sha256": "1" * 64}, "modules": {"name": "modules.tar", "sha256": "2" * 64}}

@@ -381,7 +381,10 @@ def test_two_writers_at_once(tmp_path: Path) -> None:
 
 def test_entries_and_links_as_the_merge_makes_them(tmp_path: Path) -> None:
     rows = [file("./b/f", b"1" * 5000), hardlink("./a", "./b/f"), hardlink("./c", "./b/f"), symlink("./s", "a")]
-    entries = [Entry(path=PurePosixPath("/b/f"), kind="file", content=b"new", why="files[0]")]
+    entries = [
+        Entry(path=PurePosixPath("/b/f"), kind="file", content=b"new", why="files[0]"),
+        Entry(path=PurePosixPath("/b/nothing"), kind="file", content=b"", why="files[1]"),
+    ]
     assert_same(tmp_path, write_tar(tmp_path / "t.tar", *rows), options(), entries=entries)
 
 
