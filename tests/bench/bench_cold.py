@@ -41,11 +41,12 @@ description: of a bench
 architectures: [{architectures}]
 hostname: bench
 {rest}
-kernel: {{suite: bookworm, package: linux-image-cloud, cmdline: "panic=10"}}
+kernel: {{suite: bookworm, package: linux-image-cloud, cmdline: "panic=10", install_modules: false}}
 immutable: [/usr]
 mounts:
   - {{path: /tmp, type: tmpfs, size: 32M}}
 """
+"""Without the kernel's modules in the image, which the floors have not."""
 PACKAGES = "source: {{debian: {{suite: bookworm, packages: [{}]}}}}"
 NAMED = "systemd-sysv, udev, dbus"
 
