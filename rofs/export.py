@@ -22,7 +22,7 @@ from rofs.machine.arch import ARCHES
 from rofs.packages import Package
 from rofs.progress import Progress, Quiet
 from rofs.run import run
-from rofs.sources.debs import CARRIED, DebStore
+from rofs.sources.debs import CARRIED, LOCK, DebStore
 from rofs.store import Cache, default_cache_dir, publish, workspace
 
 
@@ -41,6 +41,7 @@ def export_inputs(path: Path, dest: Path, architectures: Sequence[str], progress
             made = work / "made"
             made.mkdir()
             DebStore(made / CARRIED).copy_from(fetchers[0].store, packages)
+            (made / CARRIED / LOCK).unlink()
             _copy_beside(path.parent, made, [path.name, lock_path(path).name, *now.files, *now.sources])
             try:
                 _check(made / path.name, architectures, Quiet(), scratch)

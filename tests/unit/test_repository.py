@@ -72,7 +72,7 @@ def test_where_links_cannot_be_made_files_are_copied(
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "xz", "zstd"])
 def test_control_is_what_dpkg_reads(debs: list[Deb], tmp_path: Path, compression: str) -> None:
-    tree, deb = tmp_path / "repo/trees/two-1.0-0", tmp_path / "x.deb"
+    tree, deb = tmp_path / "repo/trees/two-1.0-all-0", tmp_path / "x.deb"
     argv = ["dpkg-deb", f"-Z{compression}", "--uniform-compression", "--build", str(tree), str(deb)]
     subprocess.run(argv, check=True, capture_output=True)
     said = subprocess.run(["dpkg-deb", "--field", deb], check=True, capture_output=True, text=True).stdout
