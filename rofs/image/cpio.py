@@ -63,8 +63,8 @@ def _write_record(
 
 
 def read_newc(data: bytes) -> Iterator[CpioEntry]:
-    """The entries of an archive that `write_newc` wrote, in its order; ValueError where it is not whole."""
-    at = 0
+    """The entries of archives that `write_newc` wrote, one after the other; ValueError where one is not whole."""
+    at, ended = 0, False
     while at < len(data):
         if data[at : at + 6] != MAGIC:
             raise ValueError(f"no cpio entry at byte {at}")
@@ -75,16 +75,17 @@ def read_newc(data: bytes) -> Iterator[CpioEntry]:
         name = data[at + HEADER_BYTES : end_of_name - 1]
         begin = end_of_name + len(pad(end_of_name))
         content = data[begin : begin + size]
-        if name == TRAILER:
-            return
+        at, ended = begin + size + len(pad(begin + size)), name == TRAILER
+        if ended:
+            continue
         if stat.S_ISLNK(mode):
             content, target = b"", content.decode("utf-8", "surrogateescape")
         else:
             target = ""
         path = PurePosixPath(name.decode("utf-8", "surrogateescape"))
         yield CpioEntry(path=path, mode=mode, content=content, target=target, rdev=(major, minor))
-        at = begin + size + len(pad(begin + size))
-    raise ValueError("the cpio archive has no end")
+    if not ended:
+        raise ValueError("the cpio archive has no end")
 
 
 def pad(size_bytes: int) -> bytes:

@@ -101,7 +101,8 @@ INITRDS = {
 def test_an_initrd_names_its_member(name: str, pair: tuple[Path, Path]) -> None:
     one, other, line = INITRDS[name]
     for directory, entries in zip(pair, (one, other), strict=True):
-        (directory / "initrd.img").write_bytes(compress(cpio([*entries, entry("same", b"x" * 99)])))
+        first = compress(cpio([entry("same", b"x" * 99)]))
+        (directory / "initrd.img").write_bytes(first + compress(cpio(entries)))
     (difference,) = compare_images(*pair)
     assert difference.inside == (line,)
     assert (difference.file, difference.offset is not None) == ("initrd.img", True)
@@ -142,6 +143,9 @@ def test_an_archive_is_read_as_it_was_written() -> None:
         entry("f\udcff"),
     ]
     assert list(read_newc(cpio(entries))) == entries
+    assert list(read_newc(cpio(entries[:2]) + cpio(entries[2:]))) == entries
+    with pytest.raises(ValueError, match="no end"):
+        list(read_newc(cpio(entries) + cpio(entries)[:100]))
 
 
 def squashfs(out: Path, entries: Sequence[Entry]) -> None:
