@@ -198,7 +198,7 @@ def lock(path: Path, architectures: Sequence[str], epoch: int, progress: Progres
         progress.note(str(warning))
     old = read_lock(path)
     chosen = [ARCHES[name] for name in architectures or profile.architectures]
-    cache = Cache(default_cache_dir(), progress.note)
+    cache = Cache(default_cache_dir(), progress.remark)
     fetchers = [Fetcher(profile, inputs, arch, cache, progress, epoch=epoch, refresh=True) for arch in chosen]
     with passing_work() as work:
         found = stoppable(*(partial(_resolve, fetcher, work) for fetcher in fetchers))
@@ -262,7 +262,7 @@ class _Job:
         self.profile, self.inputs, self.arch, self.options = profile, inputs, arch, options
         self.slots, self.progress = slots, progress
         self.fetcher = Fetcher(
-            profile, inputs, arch, Cache(default_cache_dir(), progress.note), progress, epoch=options.epoch,
+            profile, inputs, arch, Cache(default_cache_dir(), progress.remark), progress, epoch=options.epoch,
             refresh=options.refresh, carried=_carried(options.inputs),
         )  # fmt: skip
 
@@ -409,7 +409,7 @@ class _Job:
                 out, tars, entries, options=options, epoch=self.options.epoch, resolve=facts.resolve,
                 drop=tree.drop, keep_times=tree.keep_times, log=logs / "squashfs.log",
                 blocks=default_cache_dir() / "blocks",
-                note=lambda text: self.progress.note(f"{self.arch.name}: {text}"),
+                note=lambda text: self.progress.remark(f"{self.arch.name}: {text}"),
             )  # fmt: skip
             step.update(f"{out.stat().st_size >> 10} KiB, {len(records)} paths")
         return records

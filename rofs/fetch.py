@@ -207,7 +207,7 @@ class Fetcher:
         """The file of each package, from the store; what is not there is fetched."""
         if wanted := self.store.missing(packages):
             for path in filter(Path.exists, map(self.store.path, wanted)):
-                self.progress.note(f"{path} is damaged; it is fetched again")
+                self.progress.remark(f"{path} is damaged; it is fetched again")
             with self.store.alone(wanted):
                 self._take(self.store.missing(wanted), suite, work, log, say)
         return [(package, self.store.path(package)) for package in packages]

@@ -34,7 +34,10 @@ class Progress(Protocol):
         """Show `label` as running until the context ends, then its seconds and whether it failed."""
 
     def note(self, text: str) -> None:
-        """Say one line that stays."""
+        """Say one line that stays. It holds as long as nothing is changed."""
+
+    def remark(self, text: str) -> None:
+        """As `note`, of something that was so in this run alone."""
 
 
 class _Silent:
@@ -52,12 +55,14 @@ class Quiet:
     def note(self, text: str) -> None:
         """No words."""
 
+    remark = note
+
 
 class Noted:
-    """Another progress, whose notes are kept in a list too."""
+    """Another progress, whose notes are kept in a list too, and its remarks not."""
 
     def __init__(self, progress: Progress, notes: list[str]) -> None:
-        self.step = progress.step
+        self.step, self.remark = progress.step, progress.remark
         self._progress, self._notes = progress, notes
 
     def note(self, text: str) -> None:
@@ -97,6 +102,8 @@ class Lines:
         with self._lock:
             self._stream.write(f"[{self._clock() - self._start:7.1f}s] {printable(text)}\n")
             self._stream.flush()
+
+    remark = note
 
     @contextmanager
     def step(self, label: str) -> Iterator[Step]:
@@ -166,6 +173,8 @@ class Live:
     def note(self, text: str) -> None:
         """Print one line above the running steps."""
         self._console.print(printable(text), markup=False, soft_wrap=True)
+
+    remark = note
 
     @contextmanager
     def step(self, label: str) -> Iterator[Step]:

@@ -27,6 +27,7 @@ class Shop:
         self.asked.append(options)
         ledger.enter(path)
         progress.note("p.yaml:1:1: warning: a word")
+        progress.remark("an entry is made again")
         out = options.output / "p" / "amd64"
         out.mkdir(parents=True, exist_ok=True)
         (out / "rootfs.squashfs").write_text("x")
@@ -59,6 +60,7 @@ def test_the_second_build_does_nothing_and_says_the_same(shop: Shop, capsys: pyt
     assert len(shop.asked) == 1
     assert second.out == first.out != ""
     assert "warning: a word" in first.err and "warning: a word" in second.err
+    assert "an entry is made again" in first.err and "an entry is made again" not in second.err
     assert "nothing has changed since this was published 0 s ago" in second.err
 
 

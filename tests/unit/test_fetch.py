@@ -55,6 +55,8 @@ class Words:
     def note(self, text: str) -> None:
         self.said.append(text)
 
+    remark = note
+
 
 class Desk:
     """A directory with a profile, and a cache beside it."""
