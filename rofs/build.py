@@ -76,6 +76,7 @@ HOST = (Path("/etc/apt"), Path("/var/lib/dpkg/status"))
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 DEFAULT_EPOCH = 1704067200
 """2024-01-01T00:00:00Z: every time in an image, unless SOURCE_DATE_EPOCH says otherwise."""
+LAST_EPOCH = (1 << 32) - 1
 
 NOT_BOOTED = "not booted"
 """The manifest's reason where nothing but the wish keeps an image from being verified."""
@@ -148,9 +149,13 @@ def _refuse(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def find_epoch(environment: dict[str, str] | None = None) -> int:
-    """SOURCE_DATE_EPOCH (reproducible-builds.org) or the default."""
+    """SOURCE_DATE_EPOCH (reproducible-builds.org) or the default; SourceError for one that no squashfs can hold."""
     text = (environment if environment is not None else os.environ).get("SOURCE_DATE_EPOCH", "")
-    return int(text) if text.isascii() and text.isdigit() else DEFAULT_EPOCH
+    if not text:
+        return DEFAULT_EPOCH
+    if not (text.isascii() and text.isdigit() and int(text) <= LAST_EPOCH):
+        raise SourceError(f"SOURCE_DATE_EPOCH: {text!r} is not a number of seconds since 1970, from 0 to {LAST_EPOCH}")
+    return int(text)
 
 
 def build(path: Path, options: Options, progress: Progress, ledger: Ledger | None = None) -> list[Built]:

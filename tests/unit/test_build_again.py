@@ -101,3 +101,15 @@ def test_what_failed_is_tried_again(shop: Shop) -> None:
     assert shop.run() == 4
     assert shop.run() == 4
     assert len(shop.asked) == 2
+
+
+@pytest.mark.parametrize("text", ["", "0", "4294967295"])
+def test_an_epoch_is_a_number_of_seconds(text: str) -> None:
+    assert build.find_epoch({"SOURCE_DATE_EPOCH": text}) == int(text or build.DEFAULT_EPOCH)
+
+
+@pytest.mark.parametrize("text", ["4294967296", "-1", "1e9", "٣", "yesterday", " 1"])
+def test_an_epoch_that_is_none_is_refused(text: str, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", text)
+    assert shop.run() == 3
+    assert shop.asked == []
