@@ -109,6 +109,9 @@ def _user_problem() -> str:
         return f"no {' and no '.join(missing)}"
     if absent := [name for name in _ACCOUNTS if not Path("/etc", name).is_file()]:
         return f"no /etc/{absent[0]}"
+    python = Path(os.path.realpath(sys.executable))
+    if not all(path.stat().st_mode & 0o1 for path in (python, *python.parents)):
+        return f"no other may run {python}"
     try:
         return f"{UID} is {pwd.getpwuid(UID).pw_name}'s"
     except KeyError:

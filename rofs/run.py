@@ -256,7 +256,7 @@ def _execute(reaped: list[str], options: dict[str, Any], words: tuple[str, ...],
     """Start the reaper through `sh` and wait -> the status, None for a timeout."""
     import sh  # lazily: 30 ms that `rofs check` need not pay
 
-    reaper = sh.Command(sys.executable)
+    reaper = sh.Command(os.path.realpath(sys.executable))  # a venv may lie where only its owner finds programs
     try:
         with _running.lock:
             if _running.stopped:

@@ -124,6 +124,18 @@ def test_another_user_is_one_of_its_own_who_can_read_what_is_roots_alone(given: 
     assert Path("/etc/passwd").read_bytes() == before
 
 
+@pytest.mark.needs("root", "newuidmap", "setpriv")
+def test_a_python_that_no_other_may_run_keeps_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "venv").symlink_to(tmp_path / "python")
+    assert other_circumstances().user
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "venv"))
+    circumstances = other_circumstances()
+    assert not circumstances.user and f"user (no other may run {tmp_path}/python)" in circumstances.missing
+
+
 def test_the_clock_goes_on_to_the_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_FAKE_STAT", "1")
     assert "NO_FAKE_STAT" not in run(["env"]).stdout
