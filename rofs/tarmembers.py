@@ -126,27 +126,34 @@ class _Info(tarfile.TarInfo):
 
     __slots__ = ()
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Info:
-        """Refuse what `tarfile` takes and other readers do not, or take for something else."""
-        info = super().frombuf(buf, encoding, errors)
-        meant = _NUMBERS if info.type in _DEVICES else _NUMBERS[3:4] if info.type in _EXTENSIONS else _NUMBERS[:5]
-        if not all(_NUMBER.fullmatch(buf[field]) for field in meant):
-            raise tarfile.ReadError("a damaged number in a header")
-        magic = bytes(buf[257:265])
-        if magic[:6] == tarfile.POSIX_MAGIC[:6]:
-            return info
-        if magic not in (tarfile.GNU_MAGIC, bytes(8)):
-            raise tarfile.ReadError("a header of an unknown format")
-        if info.type != tarfile.GNUTYPE_SPARSE and any(buf[345:500]):  # times there, no name
-            raise tarfile.ReadError("a header of an incremental backup")
-        return info
-
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        """Keep the type; documented in `tarfile` as the one to override."""
+        """Of every header, which was just read; documented in `tarfile` as the one to override.
+
+        Not `frombuf`, which Pythons of 2026 pass by.
+        """
         if isinstance(archive.fileobj, _Headers):
+            self._check_header(archive.fileobj.last)
             archive.fileobj.types += self.type
         return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
+
+    def _check_header(self, header: bytes) -> None:
+        """Refuse what `tarfile` takes and other readers do not, or take for something else."""
+        meant = _NUMBERS if self.type in _DEVICES else _NUMBERS[3:4] if self.type in _EXTENSIONS else _NUMBERS[:5]
+        if not all(_NUMBER.fullmatch(header[field]) for field in meant):
+            raise tarfile.ReadError("a damaged number in a header")
+        magic = header[257:265]
+        if magic[:6] == tarfile.POSIX_MAGIC[:6]:
+            return
+        if magic not in (tarfile.GNU_MAGIC, bytes(8)):
+            raise tarfile.ReadError("a header of an unknown format")
+        if self.type != tarfile.GNUTYPE_SPARSE and any(header[345:500]):  # times there, no name
+            raise tarfile.ReadError("a header of an incremental backup")
+
+    def _block(self, count: int) -> int:
+        """Whole blocks, as bytes. A negative count goes through: newer Pythons take it for the end of the archive,
+        and `_check_member` names the member.
+        """
+        return -(-count // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 def iter_members(tar: Path, called: str | None = None) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
