@@ -261,7 +261,8 @@ def test_a_build_killed_while_it_installs_packages(
     """Here a chroot with /proc, /sys and /dev is mounted, and nothing is in the cache."""
     cache, before = tmp_path / "cache", scratches()
     build = start(CHANGED + QUICK, *AMD64, ROFS_CACHE_DIR=str(cache))
-    build.wait_for("packages", "dpkg")
+    build.wait_for("packages", "mmdebstrap")
+    assert until(lambda: build.is_seen("dpkg"), LINE_TIMEOUT_S)  # apt asks one too, before
     named = " ".join(build.seen.values())  # others may install packages beside us
     ours = {path for path in scratches() - before if str(path) in named}
     build.stop(signal.SIGKILL)
