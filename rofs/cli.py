@@ -124,9 +124,7 @@ def _add_build(verbs: Verbs) -> None:  # type: ignore[valid-type]
         "after a factory reset, and once for each thing that may be wrong with the state partition.",
     )  # fmt: skip
     parser.add_argument("profile", type=Path, metavar="PROFILE", help="the YAML profile")
-    parser.add_argument(
-        "--arch", action="append", default=[], choices=tuple(ARCHES), help="only this architecture; may be repeated"
-    )
+    _add_arch(parser)
     parser.add_argument(
         "--output",
         type=Path,
@@ -165,9 +163,7 @@ def _add_lock(verbs: Verbs) -> None:  # type: ignore[valid-type]
         "else at all.",
     )  # fmt: skip
     parser.add_argument("profile", type=Path, metavar="PROFILE", help="the YAML profile")
-    parser.add_argument(
-        "--arch", action="append", default=[], choices=tuple(ARCHES), help="only this architecture; may be repeated"
-    )
+    _add_arch(parser)
     _add_progress(parser)
     parser.set_defaults(verb=lock)
 
@@ -181,9 +177,7 @@ def _add_export_inputs(verbs: Verbs) -> None:  # type: ignore[valid-type]
     )  # fmt: skip
     parser.add_argument("profile", type=Path, metavar="PROFILE", help="the YAML profile, with its lock beside it")
     parser.add_argument("directory", type=Path, metavar="DIR", help="made; or empty")
-    parser.add_argument(
-        "--arch", action="append", default=[], choices=tuple(ARCHES), help="only this architecture; may be repeated"
-    )
+    _add_arch(parser)
     _add_progress(parser)
     parser.set_defaults(verb=export_inputs)
 
@@ -203,6 +197,12 @@ def _clock(text: str) -> str:
                 return text
     words = f"{text!r} is not a date, as 2010-01-01 or 2010-01-01T23:59:30, from {FIRST_YEAR} to {LAST_YEAR}"
     raise argparse.ArgumentTypeError(words)
+
+
+def _add_arch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--arch", action="append", default=[], choices=tuple(ARCHES), help="only this architecture; may be repeated"
+    )
 
 
 def _add_jobs(parser: argparse.ArgumentParser, more: str) -> None:

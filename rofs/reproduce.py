@@ -8,7 +8,6 @@ as this host lets us change.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import pwd
@@ -22,7 +21,7 @@ from pathlib import Path
 from rofs.errors import ToolError
 from rofs.packages import Deb
 from rofs.run import TAIL_LINES, find_program, run
-from rofs.store import WORK_PREFIX
+from rofs.store import WORK_PREFIX, find_umask, link_or_copy
 
 LAUNCHER = Path(__file__).with_name("elsewhere.py")
 USER, UID, SUBIDS = "rofs-check", 54321, "rofs-check:1000000:65536\n"
@@ -77,7 +76,7 @@ def other_circumstances() -> Circumstances:
         missing.append("host name (only root can change it)")
     return Circumstances(
         user=not user_problem,
-        umask=0o027 if _umask() == 0o077 else 0o077,
+        umask=0o027 if find_umask() == 0o077 else 0o077,
         cpus=cpus[:1] if len(cpus) > 1 else (),
         hostname=HOST_NAME if root else "",
         time_zone=TIME_ZONE,
@@ -93,12 +92,6 @@ def other_locale() -> str:
     now = os.environ.get("LC_ALL") or os.environ.get("LANG") or "C"
     plain = ("C", "POSIX", "C.utf8", "C.UTF-8")
     return next((name for name in said if name not in plain and name != now), "POSIX")
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _user_problem() -> str:
@@ -190,19 +183,10 @@ def _put_inputs(cache: Path, given: Given) -> None:
     """The packages by their hash, and apt's answers; all else a build makes itself."""
     (cache / "debs").mkdir()
     for sha256, path in {package.sha256: path for package, path in given.debs}.items():
-        _link(path, cache / "debs" / f"{sha256}.deb")
+        link_or_copy(path, cache / "debs" / f"{sha256}.deb")
     for entry in {answer.parent for answer in given.answers}:
         new = cache / entry.parent.name / entry.name
         shutil.copytree(entry, new, ignore=shutil.ignore_patterns(WORK_PREFIX + "*"))
-
-
-def _link(path: Path, new: Path) -> None:
-    try:
-        os.link(path, new)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES):
-            raise
-        shutil.copyfile(path, new)
 
 
 def _start(circumstances: Circumstances, home: Path) -> tuple[list[str], dict[str, str]]:

@@ -53,17 +53,26 @@ def locked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[int]:
 
 
 def _flock(fd: int, how: int) -> None:
-    """In the kernel a thread would wait for another build to the end, whoever asks us to stop meanwhile."""
+    if how & fcntl.LOCK_NB:
+        fcntl.flock(fd, how)
+    else:
+        wait_until_free(lambda: fcntl.flock(fd, how | fcntl.LOCK_NB))
+
+
+def wait_until_free(take: Callable[[], object]) -> None:
+    """Try to `take` a lock until nobody else has it; Interrupted as by `run`.
+
+    In the kernel a thread would wait for another build to the end, whoever asks us to stop meanwhile.
+    """
     while True:
         try:
-            return fcntl.flock(fd, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if how & fcntl.LOCK_NB:
-                raise
-        from rofs.run import check_stopped  # lazily: `rofs build` with nothing to do must start at once
+            take()
+            return
+        except (BlockingIOError, PermissionError):  # fcntl(2) may say either
+            from rofs.run import check_stopped  # lazily: `rofs build` with nothing to do must start at once
 
-        check_stopped()
-        time.sleep(_WAIT_S)
+            check_stopped()
+            time.sleep(_WAIT_S)
 
 
 @contextmanager
@@ -121,7 +130,7 @@ def publish(ready: Path, dest: Path) -> None:
         dest.parent.mkdir(parents=True, exist_ok=True)
         with locked(dest.parent):  # what is there stays so until we are, whoever publishes or sweeps beside us
             _put(ready, dest)
-        _sync(dest.parent)
+        sync(dest.parent)
     except OSError as error:
         raise ImageError(f"{dest}: cannot be published: {error.strerror}") from error
     if os.path.lexists(ready):
@@ -153,21 +162,32 @@ def replace_file(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).chmod(0o666 & ~_umask())
+            Path(name).chmod(0o666 & ~find_umask())
             Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise ImageError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _umask() -> int:
+def find_umask() -> int:
     """The process's, which only setting it tells."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
+
+
+def link_or_copy(path: Path, new: Path) -> None:
+    """Give a file that nobody writes to another name; where it cannot be linked a copy, which all may read."""
+    try:
+        os.link(path, new)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES):
+            raise
+        shutil.copyfile(path, new)
+        new.chmod(0o644)
 
 
 def exchange(one: Path, other: Path) -> bool:
@@ -189,11 +209,12 @@ def sync_tree(path: Path) -> None:
         for name in names:
             file = Path(directory, name)
             if file.is_file() and not file.is_symlink():
-                _sync(file)
-        _sync(Path(directory))
+                sync(file)
+        sync(Path(directory))
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """fsync a file or directory."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -298,7 +319,7 @@ class Cache:
             sync_tree(work)
             made = home / str(numbers[-1] + 1 if numbers else 1)
             work.rename(made)
-            _sync(home)
+            sync(home)
         except BaseException:
             remove_tree(work)
             raise

@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import struct
-import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,10 +23,9 @@ from urllib.parse import unquote
 
 from rofs.errors import SourceError, ToolError
 from rofs.packages import Package
-from rofs.run import check_stopped
 from rofs.sources.apt import PrivateApt
 from rofs.sources.debian import explain_apt
-from rofs.store import touch, workspace
+from rofs.store import sync, touch, wait_until_free, workspace
 
 CARRIED = "packages"
 """The store's name in a directory that `rofs export-inputs` writes."""
@@ -38,7 +36,6 @@ _GONE = re.compile(
     re.MULTILINE,
 )
 
-_WAIT_S = 0.05
 LOCK = ".lock"
 """Beside the packages: held shared by who uses them, exclusively by who removes some; a byte each by who fetches."""
 
@@ -143,9 +140,9 @@ class DebStore:
     def _keep(self, found: Mapping[Package, Path]) -> None:
         for package, path in found.items():
             path.chmod(0o444)
-            _sync(path)
+            sync(path)
             path.rename(self.path(package))
-        _sync(self.root)
+        sync(self.root)
 
 
 def _close_all(descriptors: Iterable[int]) -> None:
@@ -156,13 +153,7 @@ def _close_all(descriptors: Iterable[int]) -> None:
 def _lock_byte(fd: int, at: int) -> None:
     """An open file description lock (fcntl(2)): of threads too, and gone with its holder. Interrupted as by `run`."""
     wanted = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)
-    while True:
-        try:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
-            return
-        except (BlockingIOError, PermissionError):
-            check_stopped()
-            time.sleep(_WAIT_S)
+    wait_until_free(lambda: fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted))
 
 
 def _is(path: Path | None, package: Package) -> bool:
@@ -204,11 +195,3 @@ def _said(path: Path) -> tuple[str, str, str]:
     """What apt's name for a downloaded file says: NAME_VERSION_ARCHITECTURE.deb, percent-encoded."""
     name, version, architecture = path.stem.split("_")
     return unquote(name), unquote(version), architecture
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

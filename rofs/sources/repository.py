@@ -6,12 +6,9 @@ Its index holds what the packages say of themselves, so it is the same whatever 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import lzma
-import os
-import shutil
 import tarfile
 import zlib
 from collections.abc import Iterable
@@ -19,6 +16,7 @@ from pathlib import Path
 
 from rofs.errors import SourceError
 from rofs.packages import Deb
+from rofs.store import link_or_copy
 
 _MAGIC, _HEADER_BYTES = b"!<arch>\n", 60  # ar(5)
 _MAX_CONTROL_BYTES = 64 << 20
@@ -32,7 +30,7 @@ def write_repository(directory: Path, debs: Iterable[Deb], suite: str) -> None:
     paragraphs = []
     for package, path in debs:
         name = f"{package.sha256}.deb"
-        _put(path, directory / name)
+        link_or_copy(path, directory / name)
         about = f"Filename: ./{name}\nSize: {package.size}\nSHA256: {package.sha256}\n"
         paragraphs.append(f"{read_control(path)}\n{about}".encode())
     index = b"\n".join(paragraphs)
@@ -43,16 +41,6 @@ def write_repository(directory: Path, debs: Iterable[Deb], suite: str) -> None:
     directory.chmod(0o755)  # whatever the umask: apt reads it as another user
     for name in ("Packages", "Release"):
         (directory / name).chmod(0o644)
-
-
-def _put(path: Path, new: Path) -> None:
-    try:
-        os.link(path, new)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES):
-            raise
-        shutil.copyfile(path, new)
-        new.chmod(0o644)
 
 
 def read_control(deb: Path) -> str:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,3 +93,12 @@ def seen(top: Path) -> dict[str, str]:
         for path in sorted(top.rglob("*"))
         if path.is_file()
     }
+
+
+@contextmanager
+def with_its_cache(shop: Shop) -> Iterator[None]:
+    """What `rofs` keeps meanwhile is the shop's, and the epoch is the default."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROFS_CACHE_DIR", str(shop.cache))
+        patch.delenv("SOURCE_DATE_EPOCH", raising=False)
+        yield

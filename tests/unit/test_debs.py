@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from aptrepo import SUITE, Repository
 
+from rofs import run
 from rofs.errors import Interrupted, SourceError
 from rofs.machine.arch import ARCHES
 from rofs.packages import Package
-from rofs.sources import debs
 from rofs.sources.apt import PrivateApt
 from rofs.sources.debs import LOCK, DebStore, PackageGone
 from rofs.sources.resolve import open_apt
@@ -149,7 +149,7 @@ def test_who_waits_for_anothers_packages_can_be_stopped(shop: Shop, monkeypatch:
     def stopped() -> None:
         raise Interrupted("stopped")
 
-    monkeypatch.setattr(debs, "check_stopped", stopped)
+    monkeypatch.setattr(run, "check_stopped", stopped)
     with shop.store.alone([shop.one]), pytest.raises(Interrupted), shop.store.alone([shop.one]):
         pytest.fail("both at once")
 

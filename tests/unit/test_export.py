@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lockshop import NAMES, Shop, make_archive, make_shop, seen
+from lockshop import NAMES, Shop, make_archive, make_shop, seen, with_its_cache
 
 from rofs import export, fetch
 from rofs.errors import RofsError
@@ -33,9 +33,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """Locked once, for copies, with all its packages in the cache."""
     top = tmp_path_factory.mktemp("first")
     shop = make_shop(top, make_archive(top / "archive"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROFS_CACHE_DIR", str(shop.cache))
-        patch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    with with_its_cache(shop):
         assert shop.run("lock", shop.profile) == 0
         assert shop.run("export-inputs", shop.profile, top / "out") == 0
     return shop

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from lockshop import NAMES, Shop, make_archive, make_shop, seen
+from lockshop import NAMES, Shop, make_archive, make_shop, seen, with_its_cache
 from tarmaker import file, write_tar
 
 from rofs import build, locking, store
@@ -227,9 +227,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """Locked once, for copies."""
     top = tmp_path_factory.mktemp("first")
     shop = make_shop(top, make_archive(top / "archive"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROFS_CACHE_DIR", str(shop.cache))
-        patch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    with with_its_cache(shop):
         assert shop.run("lock", shop.profile) == 0
     return shop
 
