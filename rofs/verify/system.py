@@ -14,7 +14,7 @@ from rofs.verify.scenario import Scenario
 from rofs.verify.units import find_unit, parse_units, shown, units_of, why_no_units
 
 RUNNING_TIMEOUT_S = 240
-SETTLE_TIMEOUT_S = 90
+SETTLE_TIMEOUT_S = 180
 """How long an init that cannot say when a boot is over is given to come to rest."""
 COMMAND_TIMEOUT_S = 120
 TIMERS_LIMIT_S = 60
