@@ -229,8 +229,7 @@ def test_a_stopped_build_leaves_the_last_image_whole(
     if label == "squashfs":
         assert until(lambda: [*tmp_path.glob("images/*/.rofs-work-*/image/rootfs.squashfs")], LINE_TIMEOUT_S)
     if "boot" in label:
-        assert until(lambda: kernel_speaks(tmp_path), LINE_TIMEOUT_S)
-        assert build.is_seen("qemu-system-x86_64")
+        assert until(lambda: kernel_speaks(tmp_path) and build.is_seen(program), LINE_TIMEOUT_S)  # of either machine
     assert temporary(tmp_path), "nothing was under way"
     build.stop(number)
     assert build.process.returncode == (-9 if number is signal.SIGKILL else 130), build.said
