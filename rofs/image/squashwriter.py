@@ -50,7 +50,8 @@ from rofs.treefacts import Kind
 
 DEVICE_BLOCK_BYTES = 4096
 _BACKLOG_BYTES = 16 << 20
-"""Of blocks that wait for a thread; their number does not show in the image."""
+"""Of blocks that wait for a thread, or for one before them: a small file takes the place of one, and some 60 of them
+make a block, so that with few places two threads would never both have work. The number does not show in the image."""
 _SLOTS = 4096
 _BASE = struct.Struct("<HHHHII")
 """sqfs_inode_t: type, mode, indexes of uid and gid, mtime, number."""
@@ -126,7 +127,7 @@ class SquashWriter:
         writer = own(c.sqfs_block_writer_create(self._file, DEVICE_BLOCK_BYTES, 0), "a block writer")
         self._fragments = own(c.sqfs_frag_table_create(0), "a fragment table")
         stack.callback(self._free_inodes)
-        backlog = max(2 * jobs, min(10 * jobs, _BACKLOG_BYTES // options.block_size))
+        backlog = max(2 * jobs, _BACKLOG_BYTES // options.block_size)
         desc = ProcessorDesc(
             size=sizeof(ProcessorDesc),
             max_block_size=options.block_size,
