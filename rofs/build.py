@@ -41,8 +41,8 @@ from rofs.image.filesystem import make_filesystem
 from rofs.image.firmware import read_firmware
 from rofs.image.initrd import choose_modules, module_paths, write_initrd
 from rofs.image.manifest import build_manifest, hash_file, hash_outputs, write_manifest
-from rofs.image.merge import FileRecord
 from rofs.image.modules import ModuleFiles, read_kernel
+from rofs.image.records import Records
 from rofs.image.squashfs import write_squashfs
 from rofs.image.union import drop_matcher
 from rofs.inputs import Inputs, load_inputs
@@ -405,7 +405,7 @@ class _Job:
 
     def _write_root(
         self, image: Path, tree: Tree, tars: list[Path], facts: TreeFacts, entries: tuple[Entry, ...], logs: Path
-    ) -> list[FileRecord]:
+    ) -> Records:
         options = self.profile.image
         level = "" if options.level is None else f"-{options.level}"
         with self.progress.step(f"{self.arch.name}: squashfs ({options.compression}{level})") as step:
@@ -447,7 +447,7 @@ class _Job:
         shutil.copyfile(self.profile.file, image / PROFILE)
 
     def _write_manifest(
-        self, image: Path, records: list[FileRecord], tree: Tree, facts: TreeFacts, boot: Boot,
+        self, image: Path, records: Records, tree: Tree, facts: TreeFacts, boot: Boot,
         entries: tuple[Entry, ...], reason: str,
     ) -> None:  # fmt: skip
         packages = find_packages(facts)

@@ -20,8 +20,8 @@ from typing import TypeVar
 from rofs.errors import ImageError
 from rofs.image.cpio import CpioEntry, read_newc
 from rofs.image.manifest import UNLISTED
-from rofs.image.merge import FileRecord
 from rofs.image.readback import Limits, read_squashfs
+from rofs.image.records import FileRecord
 from rofs.run import run
 
 MANIFEST = "manifest.json"

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from rofs.image.merge import FileRecord
+from rofs.image.records import FileRecord, Records
 from rofs.values import show
 
 SCHEMA = "rofs/manifest/v1"
@@ -79,7 +79,7 @@ class _Files:
     """The same, each described only as it is asked for: a tree may have very many."""
 
     def __init__(self, files: Iterable[FileRecord]) -> None:
-        self._records = sorted(files, key=lambda record: record.path)
+        self._records = files if isinstance(files, Records) else Records(files)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return map(_file, self._records)

@@ -14,13 +14,14 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Literal, Protocol
 
 from rofs.entry import Entry
 from rofs.errors import ImageError
+from rofs.image.records import FileRecord, Records
 from rofs.image.tarstream import (
     TAR_END,
     Header,
@@ -33,36 +34,12 @@ from rofs.image.tarstream import (
 )
 from rofs.image.union import Item, Note, Resolve, Union, unite
 from rofs.tarmembers import spans
-from rofs.treefacts import Kind
 
 _CHUNK_BYTES = 1 << 20
 _NONE: Mapping[str, str] = MappingProxyType({})
 _ZEROS = bytes(_CHUNK_BYTES)
 
 Pieces = Iterable[bytes]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileRecord:
-    """One path of the image, as the manifest says it.
-
-    A hard link has the data of the file it links to, kind "hardlink", and in `target` the path that
-    carries the content. `xattrs` values are hexadecimal, `caps` is as getcap(8) prints it, `rdev` is
-    "major:minor".
-    """
-
-    path: str
-    kind: Kind
-    mode: int
-    uid: int
-    gid: int
-    size: int
-    mtime: int
-    sha256: str | None = None
-    target: str = ""
-    xattrs: Mapping[str, str] = field(default_factory=dict)
-    caps: str = ""
-    rdev: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +92,8 @@ def merge(
     resolve: Resolve,
     keep_times: bool = False,
     note: Note = lambda _: None,
-) -> list[FileRecord]:
-    """Write a tar stream to `out_fd` (left open) and say what is in it, sorted by path; the rest as `merge_into`."""
+) -> Records:
+    """Write a tar stream to `out_fd` (left open) and say what is in it; the rest as `merge_into`."""
     with io.BufferedWriter(io.FileIO(out_fd, "wb", closefd=False), _CHUNK_BYTES) as out:
         sink = TarSink(out)
         records = merge_into(
@@ -137,8 +114,8 @@ def merge_into(
     resolve: Resolve,
     keep_times: bool = False,
     note: Note = lambda _: None,
-) -> list[FileRecord]:
-    """Give every member to `sink` and say what they were, sorted by path.
+) -> Records:
+    """Give every member to `sink` and say what they were.
 
     `resolve` follows the links of the tree; names are put through it by their directory. Times later
     than `epoch` become `epoch`. With `keep_times`, for a tar that others made, they stay as they are, and
@@ -148,9 +125,7 @@ def merge_into(
     union = unite(tars, entries, drop, acl=acl, resolve=resolve, note=note)
     with ExitStack() as stack:
         sources = [_Source(tar, stack) for tar in tars]
-        records = list(_write(union, sources, _Target(sink, epoch, keep_times)))
-    records.sort(key=lambda record: record.path)
-    return records
+        return Records(_write(union, sources, _Target(sink, epoch, keep_times)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rofs.errors import ImageError
-from rofs.image.merge import FileRecord
+from rofs.image.records import FileRecord
 from rofs.image.tarstream import caps_text
 from rofs.run import run
 from rofs.tarmembers import Pipe, decode_xattrs, iter_stream, read_pieces

@@ -17,7 +17,8 @@ from typing import Any
 from rofs.entry import Entry
 from rofs.errors import ImageError, ToolError
 from rofs.image.lz4tables import unexpand_tables
-from rofs.image.merge import FileRecord, Sink, merge, merge_into
+from rofs.image.merge import Sink, merge, merge_into
+from rofs.image.records import Records
 from rofs.image.union import Note, Resolve
 from rofs.profile import ImageOptions
 from rofs.run import check_stopped, run, stoppable
@@ -53,8 +54,8 @@ def write_squashfs(
     timeout_s: float | None = None,
     note: Note = lambda _: None,
     blocks: Path | None = None,
-) -> list[FileRecord]:
-    """Write `out` and say what is in it, sorted by path; parameters as in `merge`.
+) -> Records:
+    """Write `out` and say what is in it; parameters as in `merge`.
 
     With `blocks`, the directory of a cache, blocks that were compressed before are taken from it, by libsquashfs;
     where that cannot be, tar2sqfs writes the image, and `note` hears why. The bytes are the same, and do not depend
@@ -78,10 +79,10 @@ def write_squashfs(
         "note": once,
     }
 
-    def stream(fd: int) -> list[FileRecord]:
+    def stream(fd: int) -> Records:
         return merge(tars, entries, drop, fd, **about)
 
-    def into(sink: Sink) -> list[FileRecord]:
+    def into(sink: Sink) -> Records:
         return merge_into(sink, tars, entries, drop, **about)
 
     try:
@@ -100,12 +101,12 @@ def write_squashfs(
 
 def _write_by_tool(
     argv: Sequence[str],
-    stream: Callable[[int], list[FileRecord]],
+    stream: Callable[[int], Records],
     *,
     epoch: int,
     log: Path | None,
     timeout_s: float | None,
-) -> list[FileRecord]:
+) -> Records:
     lines: list[str] = []
     with _piped(stream) as (reading, records):
         env = {"SOURCE_DATE_EPOCH": str(epoch)}
@@ -116,7 +117,7 @@ def _write_by_tool(
 
 def _write_reusing(
     out: Path,
-    into: Callable[[Sink], list[FileRecord]],
+    into: Callable[[Sink], Records],
     directory: Path,
     *,
     options: ImageOptions,
@@ -124,7 +125,7 @@ def _write_reusing(
     jobs: int,
     log: Path | None,
     note: Note,
-) -> list[FileRecord] | None:
+) -> Records | None:
     """Write `out` through the library, or say why not: then None."""
     from rofs.image.blockcache import open_blocks
     from rofs.image.blockcompressor import make_config, shape_of
@@ -137,7 +138,7 @@ def _write_reusing(
         return None
     chosen = library
 
-    def work() -> list[FileRecord]:
+    def work() -> Records:
         shape = shape_of(chosen, make_config(chosen, options))
         with open_blocks(directory, shape, note=note) as blocks:
             with SquashWriter(chosen, out, blocks, options=options, epoch=epoch, jobs=jobs, stop=check_stopped) as sink:
@@ -158,14 +159,14 @@ def _write_reusing(
 
 
 @contextmanager
-def _piped(write: Callable[[int], list[FileRecord]]) -> Iterator[tuple[int, list[FileRecord]]]:
+def _piped(write: Callable[[int], Records]) -> Iterator[tuple[int, Records]]:
     """Run `write` in a thread on a pipe -> the pipe's other end, and the records, filled in at the end.
 
     What stopped the writer counts before the reader's ToolError, which is then only its consequence,
     unless the writer merely lost its reader.
     """
     reading, writing = os.pipe()
-    records: list[FileRecord] = []
+    records = Records()
     failures: list[BaseException] = []
 
     def work() -> None:

@@ -24,7 +24,7 @@ from tarmaker import EPOCH
 from treeseen import Tree, differences, see_directory, see_records
 
 from rofs.errors import RofsError, SourceError
-from rofs.image.merge import FileRecord
+from rofs.image.records import FileRecord
 from rofs.image.squashfs import write_squashfs
 from rofs.profile import ImageOptions
 from rofs.sources import archive
@@ -48,7 +48,7 @@ def imaged(tree: Path, out: Path) -> list[FileRecord]:
     """As the build does it with a tar of the user's."""
     resolve = read_facts(tree).resolve
     options = PLAIN_OPTIONS
-    return write_squashfs(out, [tree], [], options=options, epoch=EPOCH, resolve=resolve, keep_times=True, jobs=1)
+    return list(write_squashfs(out, [tree], [], options=options, epoch=EPOCH, resolve=resolve, keep_times=True, jobs=1))
 
 
 GOOD = hostile.seeds()

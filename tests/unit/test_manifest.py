@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from rofs.image.manifest import build_manifest, check_outputs, hash_outputs, render_manifest, write_manifest
-from rofs.image.merge import FileRecord
+from rofs.image.records import FileRecord
 
 RECORDS = [
-    FileRecord(path="/usr/bin/ping", kind="file", mode=0o4755, uid=0, gid=0, size=3, mtime=9, sha256="ab",
+    FileRecord(path="/usr/bin/ping", kind="file", mode=0o4755, uid=0, gid=0, size=3, mtime=9, sha256="ab" * 32,
                xattrs={"user.a": "00"}, caps="cap_net_raw=ep"),
     FileRecord(path="/", kind="dir", mode=0o755, uid=0, gid=0, size=0, mtime=9),
     FileRecord(path="/dev/null", kind="char", mode=0o666, uid=0, gid=0, size=0, mtime=9, rdev="1:3"),
@@ -65,7 +65,7 @@ def test_what_it_says(published: Path) -> None:
     assert by_path["/"] == {"path": "/", "kind": "dir", "mode": "0755", "uid": 0, "gid": 0, "mtime": 9}
     assert by_path["/usr/bin/ping"] == {
         "path": "/usr/bin/ping", "kind": "file", "mode": "4755", "uid": 0, "gid": 0, "mtime": 9,
-        "size": 3, "sha256": "ab", "caps": "cap_net_raw=ep", "xattrs": {"user.a": "00"},
+        "size": 3, "sha256": "ab" * 32, "caps": "cap_net_raw=ep", "xattrs": {"user.a": "00"},
     }  # fmt: skip
     assert (by_path["/dev/null"]["rdev"], said["verified"], said["reason"]) == ("1:3", False, "--no-verify")
 
@@ -82,7 +82,7 @@ def test_the_text(published: Path) -> None:
 
 
 def test_a_tree_of_very_many_is_written_piece_by_piece(tmp_path: Path) -> None:
-    """Of the text no more is held than of a few files at once."""
+    """Of the text no more is held than of a few files at once; beside it only the order of the records."""
     count = 20_000
     records = [replace(RECORDS[0], path=f"/f{number:05}") for number in range(count)]
     said = build_manifest(
@@ -96,7 +96,7 @@ def test_a_tree_of_very_many_is_written_piece_by_piece(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert (tmp_path / "manifest.json").stat().st_size > 100 * count
-    assert peak < 10 * count
+    assert peak < 60 * count
     assert (tmp_path / "manifest.json").read_bytes() == render_manifest(said)
 
 

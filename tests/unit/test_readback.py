@@ -196,7 +196,7 @@ def read_back(tmp_path: Path, source: Path, expected: Tree) -> None:
     tree, image, root = tmp_path / "plain.tar", tmp_path / "o.squashfs", tmp_path / "root"
     unpack_tar(source, tree, None)
     resolve = read_facts(tree).resolve
-    records = write_squashfs(image, [tree], [], options=OPTIONS, epoch=EPOCH, resolve=resolve, keep_times=True)
+    records = list(write_squashfs(image, [tree], [], options=OPTIONS, epoch=EPOCH, resolve=resolve, keep_times=True))
     assert differences(expected, see_records(records)) == []
     subprocess.run(["unsquashfs", "-quiet", "-no-progress", "-d", root, image], check=True)
     try:

@@ -20,7 +20,7 @@ from test_dpkg import BASH, OPKG, ZLIB
 
 import rofs.sbom
 from rofs.image.manifest import build_manifest, render_manifest
-from rofs.image.merge import FileRecord
+from rofs.image.records import FileRecord
 from rofs.sbom import render_sboms, write_sboms
 from rofs.sbom.cyclonedx import render_cyclonedx
 from rofs.sbom.inventory import SBOM_NAMES, Inventory, take_inventory

@@ -17,7 +17,7 @@ from tarmaker import EPOCH, Row, device, file, folder, hardlink, raw_pax, symlin
 
 from rofs.entry import Entry
 from rofs.errors import ImageError, ToolError
-from rofs.image.merge import FileRecord
+from rofs.image.records import FileRecord
 from rofs.image.squashfs import tar2sqfs_argv, write_squashfs
 from rofs.profile import ImageOptions
 from rofs.treefacts import read_facts
@@ -72,7 +72,7 @@ def options(
 
 def packed(out: Path, *rows: Row, opts: ImageOptions | None = None, jobs: int = 1) -> list[FileRecord]:
     tar = write_tar(out.with_suffix(".tar"), *rows)
-    return write_squashfs(
+    records = write_squashfs(
         out,
         [tar],
         ENTRIES,
@@ -82,6 +82,7 @@ def packed(out: Path, *rows: Row, opts: ImageOptions | None = None, jobs: int = 
         jobs=jobs,
         log=out.with_suffix(".log"),
     )
+    return list(records)
 
 
 @pytest.mark.parametrize(("compression", "level", "extra"), COMPRESSORS)

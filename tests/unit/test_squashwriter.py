@@ -25,7 +25,7 @@ from rofs.image import blockcache, blockcompressor, libsquashfs
 from rofs.image.blockcompressor import CachingCompressor, make_config, shape_of
 from rofs.image.inodes import Inodes
 from rofs.image.libsquashfs import LibraryError, find_library
-from rofs.image.merge import FileRecord
+from rofs.image.records import FileRecord
 from rofs.image.squashfs import write_squashfs
 from rofs.image.tarstream import Header
 from rofs.profile import ImageOptions
@@ -94,7 +94,7 @@ def write(
         note=notes.append,
         **other,
     )
-    return out.read_bytes(), records, notes
+    return out.read_bytes(), list(records), notes
 
 
 def used(out: Path) -> tuple[int, int]:

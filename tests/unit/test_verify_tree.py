@@ -21,8 +21,8 @@ from treeseen import differences, see_records
 from rofs.errors import ImageError, ToolError
 from rofs.image import readback
 from rofs.image.manifest import build_manifest, describe_files, render_manifest, tree_of
-from rofs.image.merge import FileRecord
 from rofs.image.readback import Limits, read_squashfs
+from rofs.image.records import FileRecord
 from rofs.image.squashfs import write_squashfs
 from rofs.profile import ImageOptions
 from rofs.sources.archive import unpack_tar
@@ -75,7 +75,7 @@ ROWS = {
 
 def pack(out: Path, rows: dict[str, Row], options: ImageOptions = OPTIONS) -> list[FileRecord]:
     tar = write_tar(out.with_suffix(".tar"), *rows.values())
-    return write_squashfs(out, [tar], [], options=options, epoch=EPOCH, resolve=read_facts(tar).resolve)
+    return list(write_squashfs(out, [tar], [], options=options, epoch=EPOCH, resolve=read_facts(tar).resolve))
 
 
 def publish(image: Path, rows: dict[str, Row]) -> Path:
@@ -550,7 +550,7 @@ def test_any_tree_is_read_back(tmp_path: Path, seed: int) -> None:
     made, image = tmp_path / "plain.tar", tmp_path / "rootfs.squashfs"
     unpack_tar(tmp_path / "s.tar", made, None)
     resolve = read_facts(made).resolve
-    records = write_squashfs(image, [made], [], options=OPTIONS, epoch=EPOCH, resolve=resolve, keep_times=True)
+    records = list(write_squashfs(image, [made], [], options=OPTIONS, epoch=EPOCH, resolve=resolve, keep_times=True))
     heads: dict[str, bytes] = {}
     found = read_squashfs(image, ENOUGH, heads.__setitem__)
     assert differences(see_records(records), see_records(found)) == []

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from rofs.image.merge import FileRecord
+from rofs.image.records import FileRecord
 
 KINDS = {
     stat.S_IFREG: "file",
