@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from functools import cache
-from typing import Any
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from rofs.errors import ImageError
 from rofs.image.tarstream import Header
 from rofs.treefacts import Kind
 
-_NO_CHILDREN: dict[bytes, Any] = {}
 NO_XATTRS = 0xFFFFFFFF
 _LAST_TIME = 0xFFFFFFFF
 _MODES: dict[Kind, int] = {
@@ -30,106 +29,150 @@ _MODES: dict[Kind, int] = {
 }
 
 
-class Node:
-    """An inode. `mode` has its type; `links` counts as tar2sqfs does; `ref` is where it was written.
+class About(NamedTuple):
+    """What many inodes have alike; these share one. `mode` has the type."""
 
-    `extra` is a symbolic link's target as bytes, a device's number, or whatever the caller says of a file.
-    """
+    kind: Kind
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
 
-    __slots__ = (
-        *("children", "extra", "gid", "kind", "links", "mode", "mtime"),
-        *("name", "number", "parent", "ref", "uid", "xattrs"),
-    )
 
-    def __init__(self, header: Header, name: bytes, parent: Node | None) -> None:
-        self.kind, self.name, self.parent = header.kind, name, parent
-        self.mode = _mode(header.kind, header.mode)
-        self.uid, self.gid, self.mtime = header.uid, header.gid, min(header.mtime, _LAST_TIME)
-        self.links = 2 if header.kind == "dir" else 1
-        self.children: dict[bytes, Node] = _NO_CHILDREN if header.kind != "dir" else {}
-        self.number = self.ref = 0
-        self.xattrs = NO_XATTRS
-        self.extra: int | bytes = 0
-        if header.kind == "symlink":
-            self.extra = os.fsencode(header.target)
-        elif header.kind in ("char", "block"):
-            self.extra = os.makedev(*header.rdev) & 0xFFFFFFFF
+class Folder:
+    """A directory's members by name, and what their inodes are; `above` is the inode of its own directory."""
+
+    __slots__ = ("_found", "_linked", "_names", "_nodes", "above")
+
+    def __init__(self, above: int | None) -> None:
+        self.above = above
+        self._names: list[bytes] = []
+        self._nodes = array("I")
+        self._linked: set[bytes] = set()
+        self._found: dict[bytes, int] = {}
+
+    def put(self, name: bytes, node: int, *, linked: bool) -> None:
+        """Add a member; `linked` where its inode has its place elsewhere."""
+        self._names.append(name)
+        self._nodes.append(node)
+        if linked:
+            self._linked.add(name)
+
+    def find(self, name: bytes) -> int | None:
+        """The inode of a member. There are few links, so the names are gathered when the first one asks."""
+        known = len(self._found)
+        self._found.update(zip(self._names[known:], self._nodes[known:], strict=True))
+        return self._found.get(name)
+
+    def sort(self) -> None:
+        """By name. ImageError for one that is there twice."""
+        order = sorted(range(len(self._names)), key=self._names.__getitem__)
+        self._names = [self._names[at] for at in order]
+        self._nodes = array("I", [self._nodes[at] for at in order])
+        self._found = {}
+        if len({*self._names}) != len(self._names):
+            twice = next(one for one, other in zip(self._names, self._names[1:], strict=False) if one == other)
+            raise ImageError(f"{os.fsdecode(twice)}: there twice in its directory")
+
+    def __iter__(self) -> Iterator[tuple[bytes, int]]:
+        """Names and inodes."""
+        return zip(self._names, self._nodes, strict=True)
+
+    def own(self) -> Iterator[int]:
+        """The inodes that have their place here."""
+        return (node for name, node in self if name not in self._linked)
 
 
 class Inodes:
-    """The tree, grown member by member, parents first."""
+    """The tree, grown member by member, parents first. An inode is a number, in the order they came; see its columns.
+
+    By column, as there may be very many: `links` counts as tar2sqfs does, `numbers` are those of the image, from 1,
+    `refs` where it was written, `extras` a device's number or whatever the caller says of a file, `targets` those of
+    symbolic links, `xattrs` the attributes of the inodes that have some.
+    """
 
     def __init__(self) -> None:
-        self._folders: dict[str, Node] = {}
+        self.abouts: list[About] = []
+        self.links, self.numbers, self.refs, self.extras = array("I"), array("I"), array("Q"), array("Q")
+        self.targets: dict[int, bytes] = {}
+        self.xattrs: dict[int, int] = {}
+        self.folders: dict[int, Folder] = {}
+        self._places: dict[str, int] = {}
+        self._shared: dict[About, About] = {}
 
-    def add(self, header: Header) -> Node:
-        """A new node, or of a hard link the node it means. ImageError where its directory or file is not there yet."""
+    def add(self, header: Header) -> int:
+        """A new inode, or of a hard link the one it means. ImageError where its directory or file is not there yet."""
         if header.path == "/":
-            self._folders["/"] = root = Node(header, b"", None)
-            return root
-        above, _, last = header.path.rpartition("/")
-        parent, name = self._folder(above), os.fsencode(last)
-        if header.kind == "hardlink":
-            where, _, other = header.target.rpartition("/")
-            node = self._folder(where).children.get(os.fsencode(other))
-            if node is None:
-                raise ImageError(f"{header.path}: a hard link to nothing: {header.target}")
-            node.links += 1
-        else:
-            node = Node(header, name, parent)
-            if header.kind == "dir":
-                self._folders[header.path] = node
-        parent.children[name] = node
-        parent.links += 1
+            return self._new(header, None)
+        directory, _, last = header.path.rpartition("/")
+        above, linked = self._place(directory), header.kind == "hardlink"
+        node = self._meant(header) if linked else self._new(header, above)
+        self.folders[above].put(os.fsencode(last), node, linked=linked)
+        self.links[above] += 1
         return node
 
-    def _folder(self, path: str) -> Node:
+    def _new(self, header: Header, above: int | None) -> int:
+        kind, node = header.kind, len(self.abouts)
+        about = About(
+            kind, _MODES[kind] | header.mode, header.uid, header.gid, min(header.mtime, _LAST_TIME)
+        )  # fmt: skip
+        self.abouts.append(self._shared.setdefault(about, about))
+        self.links.append(2 if kind == "dir" else 1)
+        self.numbers.append(0)
+        self.refs.append(0)
+        self.extras.append(os.makedev(*header.rdev) & 0xFFFFFFFF if kind in ("char", "block") else 0)
+        if kind == "dir":
+            self._places[header.path] = node
+            self.folders[node] = Folder(above)
+        elif kind == "symlink":
+            self.targets[node] = os.fsencode(header.target)
+        return node
+
+    def _meant(self, header: Header) -> int:
+        directory, _, name = header.target.rpartition("/")
+        node = self.folders[self._place(directory)].find(os.fsencode(name))
+        if node is None:
+            raise ImageError(f"{header.path}: a hard link to nothing: {header.target}")
+        self.links[node] += 1
+        return node
+
+    def _place(self, path: str) -> int:
         try:
-            return self._folders[path or "/"]
+            return self._places[path or "/"]
         except KeyError:
             raise ImageError(f"{path or '/'}: something is below it before it is there") from None
 
-    def ordered(self) -> list[Node]:
-        """All nodes in order, numbered from 1; sorts the children of each directory."""
-        order: list[Node] = []
-        for node in self._numbered():
-            if node.number:
+    def ordered(self) -> array[int]:
+        """All inodes in the order of the image, which numbers them. The tree is whole then."""
+        for folder in self.folders.values():
+            folder.sort()
+        order = array("I")
+        for node in self._inner_first():
+            if self.numbers[node]:
                 continue  # a directory before it has a link to it
-            if node.kind == "dir":
-                for child in node.children.values():
-                    if not child.number:
-                        _append(order, child)
-            _append(order, node)
+            if node in self.folders:
+                self._append(order, (child for _, child in self.folders[node] if not self.numbers[child]))
+            self._append(order, (node,))
         return order
 
-    def _numbered(self) -> Iterator[Node]:
+    def _append(self, order: array[int], nodes: Iterable[int]) -> None:
+        for node in nodes:
+            order.append(node)
+            self.numbers[node] = len(order)
+
+    def _inner_first(self) -> Iterator[int]:
         """As if there were no links."""
-        root = self._folders["/"]
-        stack = [(root, _folders_of(root))]
+        root = self._places["/"]
+        stack = [(root, self._folders_in(root))]
         while stack:
             folder, below = stack[-1]
             inner = next(below, None)
             if inner is not None:
-                stack.append((inner, _folders_of(inner)))
+                stack.append((inner, self._folders_in(inner)))
                 continue
             stack.pop()
-            for name, child in folder.children.items():
-                if child.parent is folder and child.name == name:
-                    yield child
+            yield from self.folders[folder].own()
         yield root
 
-
-@cache
-def _mode(kind: Kind, mode: int) -> int:
-    """One number for all nodes that have it."""
-    return _MODES[kind] | mode
-
-
-def _folders_of(folder: Node) -> Iterator[Node]:
-    folder.children = dict(sorted(folder.children.items()))
-    return iter([child for child in folder.children.values() if child.kind == "dir"])
-
-
-def _append(order: list[Node], node: Node) -> None:
-    order.append(node)
-    node.number = len(order)
+    def _folders_in(self, folder: int) -> Iterator[int]:
+        return (node for node in self.folders[folder].own() if node in self.folders)

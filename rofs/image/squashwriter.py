@@ -29,7 +29,7 @@ from typing import Self
 
 from rofs.image.blockcache import Blocks
 from rofs.image.blockcompressor import CachingCompressor, create, make_config
-from rofs.image.inodes import NO_XATTRS, Inodes, Node
+from rofs.image.inodes import NO_XATTRS, Inodes
 from rofs.image.libsquashfs import (
     EXT_FILE,
     HAS_COMPRESSOR_OPTIONS,
@@ -163,9 +163,9 @@ class SquashWriter:
         if header.xattrs:
             # Their order shows in the image: tar2sqfs has the last record first, and new records are sorted.
             pairs = list(header.xattrs.items()) if stored else sorted(header.xattrs.items())
-            node.xattrs = self._add_xattrs(pairs[::-1])
+            self._tree.xattrs[node] = self._add_xattrs(pairs[::-1])
         if header.kind == "file":
-            node.extra = self._add_file(content)
+            self._tree.extras[node] = self._add_file(content)
 
     def _check(self, status: int, doing: str) -> None:
         if status < 0:
@@ -214,68 +214,83 @@ class SquashWriter:
         return int(File.from_address(self._file).get_size(self._file))
 
     def _write_tree(self) -> None:
-        c, nodes = self._c, self._tree.ordered()
-        self._super.inode_count, self._super.inode_table_start = len(nodes), self._size()
-        targets = (len(node.extra) for node in nodes if isinstance(node.extra, bytes))
-        scratch = create_string_buffer(_INODE_BYTES + max(targets, default=0))
+        c, tree = self._c, self._tree
+        order = tree.ordered()
+        self._super.inode_count, self._super.inode_table_start = len(order), self._size()
+        scratch = create_string_buffer(_INODE_BYTES + max(map(len, tree.targets.values()), default=0))
         block, offset = c_uint64(), c_uint32()
-        for node in nodes:
+        for node in order:
             self._stop()
             inode = self._inode_of(node, scratch)
             try:
                 c.sqfs_meta_writer_get_position(self._inode_table, byref(block), byref(offset))
-                node.ref = block.value << 16 | offset.value
+                tree.refs[node] = block.value << 16 | offset.value
                 self._check(c.sqfs_meta_writer_write_inode(self._inode_table, inode), "inode")
             finally:
                 if inode != addressof(scratch):
                     c.sqfs_free(inode)
         self._check(c.sqfs_meta_writer_flush(self._inode_table), "inodes")
         self._check(c.sqfs_meta_writer_flush(self._dir_table), "directories")
-        self._super.root_inode_ref, self._super.directory_table_start = nodes[-1].ref, self._size()
+        self._super.root_inode_ref, self._super.directory_table_start = tree.refs[order[-1]], self._size()
         self._check(c.sqfs_meta_write_write_to_file(self._dir_table), "directories")
 
-    def _inode_of(self, node: Node, scratch: Array[c_char]) -> int:
-        """The address of a node's inode, in `scratch` or the library's memory, which is to be freed."""
-        uid, gid = self._id(node.uid), self._id(node.gid)
-        if node.kind == "dir":
-            address = self._make_dir(node)
-        elif node.kind == "file":
+    def _inode_of(self, node: int, scratch: Array[c_char]) -> int:
+        """The address of an inode, in `scratch` or the library's memory, which is to be freed."""
+        about, xattrs = self._tree.abouts[node], self._tree.xattrs.get(node, NO_XATTRS)
+        uid, gid = self._id(about.uid), self._id(about.gid)
+        if about.kind == "dir":
+            address = self._make_dir(node, xattrs)
+        elif about.kind == "file":
             address = self._take_file(node)
         else:
-            address = _fill(node, scratch)
+            address = self._fill(node, about.kind, scratch)
         view = (c_char * _INODE_BYTES).from_address(address)
         (kind,) = _TYPE.unpack_from(view)
-        _BASE.pack_into(view, 0, kind, node.mode, uid, gid, node.mtime, node.number)
-        if node.xattrs != NO_XATTRS or kind >= EXT_FILE:
-            self._check(self._c.sqfs_inode_set_xattr_index(address, node.xattrs), "attributes of an inode")
+        _BASE.pack_into(view, 0, kind, about.mode, uid, gid, about.mtime, self._tree.numbers[node])
+        if xattrs != NO_XATTRS or kind >= EXT_FILE:
+            self._check(self._c.sqfs_inode_set_xattr_index(address, xattrs), "attributes of an inode")
         return address
 
-    def _make_dir(self, node: Node) -> int:
-        c, dirs = self._c, self._dirs
+    def _make_dir(self, node: int, xattrs: int) -> int:
+        c, dirs, tree = self._c, self._dirs, self._tree
+        folder = tree.folders[node]
         self._check(c.sqfs_dir_writer_begin(dirs, 0), "directory")
-        for name, child in node.children.items():
-            self._check(c.sqfs_dir_writer_add_entry(dirs, name, child.number, child.ref, child.mode), "directory")
+        for name, child in folder:
+            number, mode = tree.numbers[child], tree.abouts[child].mode
+            self._check(c.sqfs_dir_writer_add_entry(dirs, name, number, tree.refs[child], mode), "directory")
         self._check(c.sqfs_dir_writer_end(dirs), "directory")
-        above = node.parent.number if node.parent else 0
-        address = c.sqfs_dir_writer_create_inode(dirs, 0, node.xattrs, above)
+        above = 0 if folder.above is None else tree.numbers[folder.above]
+        address = c.sqfs_dir_writer_create_inode(dirs, 0, xattrs, above)
         if not address:
             raise LibraryError("libsquashfs: cannot make a directory's inode")
         view = (c_char * _INODE_BYTES).from_address(address)
         basic = _TYPE.unpack_from(view)[0] == _TYPES["dir"]
-        _WORD.pack_into(view, _AT_NLINK_OF_DIR if basic else _AT_DATA, node.links)
+        _WORD.pack_into(view, _AT_NLINK_OF_DIR if basic else _AT_DATA, tree.links[node])
         return int(address)
 
-    def _take_file(self, node: Node) -> int:
-        slot = c_void_p.from_address(int(node.extra))
+    def _take_file(self, node: int) -> int:
+        slot, links = c_void_p.from_address(self._tree.extras[node]), self._tree.links[node]
         address, slot.value = slot.value, None
         if not address:
             raise LibraryError("libsquashfs: a file without an inode")
         view = (c_char * _INODE_BYTES).from_address(address)
-        if node.links > 1 and _TYPE.unpack_from(view)[0] == _TYPES["file"]:
+        if links > 1 and _TYPE.unpack_from(view)[0] == _TYPES["file"]:
             self._check(self._c.sqfs_inode_make_extended(address), "inode of a file")
         if _TYPE.unpack_from(view)[0] == EXT_FILE:
-            _WORD.pack_into(view, _AT_NLINK_OF_FILE, node.links)
+            _WORD.pack_into(view, _AT_NLINK_OF_FILE, links)
         return address
+
+    def _fill(self, node: int, kind: Kind, scratch: Array[c_char]) -> int:
+        """An inode of its own making: symbolic links, devices, fifos."""
+        memset(scratch, 0, _INODE_BYTES)
+        _TYPE.pack_into(scratch, 0, _TYPES[kind])
+        links, target = self._tree.links[node], self._tree.targets.get(node)
+        if target is not None:
+            _TWO_WORDS.pack_into(scratch, _AT_DATA, links, len(target))
+            memmove(addressof(scratch) + _INODE_BYTES, target, len(target))
+        else:
+            _TWO_WORDS.pack_into(scratch, _AT_DATA, links, self._tree.extras[node])
+        return addressof(scratch)
 
     def _id(self, number: int) -> int:
         """The index of a uid or gid."""
@@ -291,15 +306,3 @@ class SquashWriter:
             for address in slots:
                 if address:
                     self._c.sqfs_free(address)
-
-
-def _fill(node: Node, scratch: Array[c_char]) -> int:
-    """An inode of its own making: symbolic links, devices, fifos."""
-    memset(scratch, 0, _INODE_BYTES)
-    _TYPE.pack_into(scratch, 0, _TYPES[node.kind])
-    if isinstance(node.extra, bytes):
-        _TWO_WORDS.pack_into(scratch, _AT_DATA, node.links, len(node.extra))
-        memmove(addressof(scratch) + _INODE_BYTES, node.extra, len(node.extra))
-    else:
-        _TWO_WORDS.pack_into(scratch, _AT_DATA, node.links, node.extra)
-    return addressof(scratch)
