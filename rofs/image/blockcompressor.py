@@ -2,9 +2,10 @@
 """A compressor for libsquashfs that asks the cache of blocks before it compresses: sqfs_compressor_t in Python.
 
 Given to the library by its address. The library copies it for each of its threads and calls `do_block` there, which
-must answer the same for the same block, and always: what Python raises is kept for the caller and answered by an
-error, since 0, which ctypes would answer, means "store it raw". The threads that call may not be the main one, whose
-signal handlers could raise before the answer is guarded.
+must answer the same for the same block, and always. What fails is kept in `failure` and answered by 0, "store it raw":
+after an error libsquashfs 1.2 lets its threads go and waits for the blocks that are still queued, for ever. So an image
+is whole only where there is no `failure` at its end. The threads that call may not be the main one, whose signal
+handlers could raise before the answer is guarded.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class CachingCompressor:
             return None
 
     def _on_block(self, address: int, data: int, size: int, out: int, room: int) -> int:
-        """Compress a block -> the size of what is in `out`, 0 to store the block raw, negative for an error."""
+        """Compress a block -> the size of what is in `out`, 0 to store the block raw."""
         try:
             key = _key(data, size, room)
             value = self._blocks.find(key)
@@ -120,12 +121,12 @@ class CachingCompressor:
                 return len(value)
             real = self._real[address]
             done = int(Compressor.from_address(real).do_block(real, data, size, out, room))
-            if done >= 0:
-                self._blocks.add(key, bytes(_view(out, done)))
+            check(done, "compress a block")
+            self._blocks.add(key, bytes(_view(out, done)))
             return done
         except BaseException as error:  # noqa: BLE001 -- raised again by the caller
             self.failure = self.failure or error
-            return ERROR_INTERNAL
+            return 0
 
 
 def _view(address: int, size: int) -> memoryview:

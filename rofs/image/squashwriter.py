@@ -168,8 +168,9 @@ class SquashWriter:
             self._tree.extras[node] = self._add_file(content)
 
     def _check(self, status: int, doing: str) -> None:
-        if status < 0:
-            failure = self._compressor.failure
+        """LibraryError for an error, and where a block could not be compressed, which is none to the library."""
+        failure = self._compressor.failure
+        if status < 0 or failure is not None:
             reason = f"error {status}" if failure is None else repr(failure)
             raise LibraryError(f"libsquashfs: {doing}: {reason}") from failure
 

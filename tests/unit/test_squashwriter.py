@@ -287,7 +287,7 @@ def test_the_answer_to_a_block_after_an_exception(tmp_path: Path, monkeypatch: p
         compressor = CachingCompressor(library, make_config(library, options()), blocks)
         monkeypatch.setattr(blockcompressor, "_key", lambda *_: 1 / 0)
         table = libsquashfs.Compressor.from_address(compressor.address)
-        assert table.do_block(compressor.address, 0, 0, 0, 0) == libsquashfs.ERROR_INTERNAL
+        assert table.do_block(compressor.address, 0, 0, 0, 0) == 0, "after an error the library would wait for ever"
         assert isinstance(compressor.failure, ZeroDivisionError)
         compressor.close()
 
