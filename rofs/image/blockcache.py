@@ -29,6 +29,7 @@ MAX_SEGMENTS = 16
 _MAGIC = b"rofsblk1"
 _FOOTER = struct.Struct("<8sQQ")
 _ENTRY = struct.Struct("<32sQQ")
+_PLACE = struct.Struct("<QI")
 _SUM_BYTES = 32
 
 
@@ -81,7 +82,8 @@ class _Writer:
 
     def __init__(self, folder: Path, shape: bytes) -> None:
         self._shape, self._lock, self._at = shape, threading.Lock(), 0
-        self._index: dict[bytes, tuple[int, int]] = {}
+        self._index: dict[bytes, bytes] = {}
+        """Where each value is, packed: numbers that stay would hold the memory of the very many that go meanwhile."""
         self._fd: int | None = None
         self._part = folder / f"{time.time_ns():x}-{secrets.token_hex(4)}.part"
         self.failure: OSError | None = None
@@ -102,7 +104,7 @@ class _Writer:
             except OSError as error:
                 self.failure = error
             else:
-                self._index[key] = (self._at, len(value))
+                self._index[key] = _PLACE.pack(self._at, len(value))
                 self._at += _SUM_BYTES + len(value)
 
     def find(self, key: bytes) -> bytes | None:
@@ -110,8 +112,9 @@ class _Writer:
         place = self._index.get(key)
         if place is None or self._fd is None:
             return None
+        at, length = _PLACE.unpack(place)
         try:
-            record = os.pread(self._fd, _SUM_BYTES + place[1], place[0])
+            record = os.pread(self._fd, _SUM_BYTES + length, at)
         except OSError:
             return None
         value = record[_SUM_BYTES:]
@@ -122,7 +125,7 @@ class _Writer:
             return
         try:
             if publish and self._index and not self.failure:
-                entries = b"".join(_ENTRY.pack(key, *place) for key, place in self._index.items())
+                entries = b"".join(_ENTRY.pack(key, *_PLACE.unpack(place)) for key, place in self._index.items())
                 _write(self._fd, entries + _FOOTER.pack(_MAGIC, self._at, len(self._index)))
                 self._part.rename(self._part.with_suffix(".blocks"))
             else:
