@@ -7,6 +7,7 @@ last. A hard link's file comes no later than the first directory that names it.
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from array import array
@@ -46,37 +47,39 @@ class Folder:
 
     def __init__(self, above: int | None) -> None:
         self.above = above
-        self._names: list[bytes] = []
+        self._names = bytearray()  # each with a NUL behind it: objects of their own would cost thrice as much
         self._nodes = array("I")
         self._linked: set[bytes] = set()
-        self._found: dict[bytes, int] = {}
+        self._found: dict[bytes, int] | None = None
 
     def put(self, name: bytes, node: int, *, linked: bool) -> None:
         """Add a member; `linked` where its inode has its place elsewhere."""
-        self._names.append(name)
+        self._names += name + b"\0"
         self._nodes.append(node)
         if linked:
             self._linked.add(name)
+        if self._found is not None:
+            self._found[name] = node
 
     def find(self, name: bytes) -> int | None:
         """The inode of a member. There are few links, so the names are gathered when the first one asks."""
-        known = len(self._found)
-        self._found.update(zip(self._names[known:], self._nodes[known:], strict=True))
+        if self._found is None:
+            self._found = dict(self)
         return self._found.get(name)
 
     def sort(self) -> None:
         """By name. ImageError for one that is there twice."""
-        order = sorted(range(len(self._names)), key=self._names.__getitem__)
-        self._names = [self._names[at] for at in order]
-        self._nodes = array("I", [self._nodes[at] for at in order])
-        self._found = {}
-        if len({*self._names}) != len(self._names):
-            twice = next(one for one, other in zip(self._names, self._names[1:], strict=False) if one == other)
-            raise ImageError(f"{os.fsdecode(twice)}: there twice in its directory")
+        members = sorted(self)
+        for (one, _), (other, _) in itertools.pairwise(members):
+            if one == other:
+                raise ImageError(f"{os.fsdecode(one)}: there twice in its directory")
+        self._names = bytearray().join(name + b"\0" for name, _ in members)
+        self._nodes = array("I", [node for _, node in members])
+        self._found = None
 
     def __iter__(self) -> Iterator[tuple[bytes, int]]:
         """Names and inodes."""
-        return zip(self._names, self._nodes, strict=True)
+        return zip(bytes(self._names).split(b"\0")[:-1], self._nodes, strict=True)
 
     def own(self) -> Iterator[int]:
         """The inodes that have their place here."""
@@ -97,7 +100,7 @@ class Inodes:
         self.targets: dict[int, bytes] = {}
         self.xattrs: dict[int, int] = {}
         self.folders: dict[int, Folder] = {}
-        self._places: dict[str, int] = {}
+        self._places: dict[bytes, int] = {}  # strings of the caller's would stay among many that can go
         self._shared: dict[About, About] = {}
 
     def add(self, header: Header) -> int:
@@ -122,7 +125,7 @@ class Inodes:
         self.refs.append(0)
         self.extras.append(os.makedev(*header.rdev) & 0xFFFFFFFF if kind in ("char", "block") else 0)
         if kind == "dir":
-            self._places[header.path] = node
+            self._places[os.fsencode(header.path)] = node
             self.folders[node] = Folder(above)
         elif kind == "symlink":
             self.targets[node] = os.fsencode(header.target)
@@ -138,7 +141,7 @@ class Inodes:
 
     def _place(self, path: str) -> int:
         try:
-            return self._places[path or "/"]
+            return self._places[os.fsencode(path or "/")]
         except KeyError:
             raise ImageError(f"{path or '/'}: something is below it before it is there") from None
 
@@ -162,7 +165,7 @@ class Inodes:
 
     def _inner_first(self) -> Iterator[int]:
         """As if there were no links."""
-        root = self._places["/"]
+        root = self._places[b"/"]
         stack = [(root, self._folders_in(root))]
         while stack:
             folder, below = stack[-1]
