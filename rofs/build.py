@@ -344,6 +344,7 @@ class _Job:
         entries = generate(layout, self.inputs, facts, self.options.epoch)
         chosen = choose_modules(modules, needed_modules(layout), kernel)
         firmware = read_firmware(tars, entries, self.profile, facts)
+        facts = facts.slim()
         records, _ = both(
             partial(self._write_root, image, tree, tars, facts, entries, logs),
             partial(self._write_boot, image, layout, boot, modules, chosen, firmware),

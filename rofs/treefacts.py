@@ -9,7 +9,6 @@ there), and every directory that nobody named exists as 0755 root.
 from __future__ import annotations
 
 import re
-import sys
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -183,6 +182,11 @@ class TreeFacts:
                 return _ELF_MACHINES.get((head[4], int.from_bytes(head[18:20], order)), "another machine")
         return None
 
+    def slim(self) -> TreeFacts:
+        """Only what `resolve` and `text` need: of a tree with very many paths next to nothing."""
+        links = {path: node for path, node in self.nodes.items() if node.kind == "symlink"}
+        return TreeFacts(MappingProxyType(links), self.texts)
+
     def has_own_cp(self) -> bool:
         """Whether it brings a cp(1) that keeps extended attributes: busybox's and toybox's lose them."""
         cp = self.find_resolved("/bin/cp")
@@ -259,7 +263,7 @@ class _Tree:
                 raise ImageError(f"{path}: too many levels of symbolic links")
             self._make(found)
             self._parent = (directory, found)
-        return sys.intern(f"{self._parent[1].rstrip('/')}/{name}")
+        return f"{self._parent[1].rstrip('/')}/{name}"
 
     def _make(self, directory: str) -> None:
         at = ""

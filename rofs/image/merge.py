@@ -176,15 +176,17 @@ class _Source:
 
 
 def _write(union: Union, sources: Sequence[_Source], to: _Target) -> Iterator[FileRecord]:
-    directories = [item for item in union.chosen.values() if item.member.kind == "dir"]
+    """The union is used up: what was written is let go, as its record and the sink's own take its place."""
     generated = sorted(union.entries.items())
-    folders: list[tuple[str, Item | Entry]] = [(item.path, item) for item in directories]
-    folders += [(path, entry) for path, entry in generated if entry.kind == "dir"]
-    for path, folder in sorted(folders, key=lambda pair: pair[0]):
-        if isinstance(folder, Entry):
-            yield _write_entry(path, folder, to)
+    paths = [path for path, item in union.chosen.items() if item.member.kind == "dir"]
+    paths += [path for path, entry in generated if entry.kind == "dir"]
+    for path in sorted(paths):
+        if path in union.entries:
+            yield _write_entry(path, union.entries[path], to)
         else:
+            folder = union.chosen.pop(path)
             yield _write_item(folder, folder, sources, to)
+    del paths
     yield from _write_members(union, sources, to)
     for path, entry in generated:
         if entry.kind != "dir":
@@ -192,10 +194,7 @@ def _write(union: Union, sources: Sequence[_Source], to: _Target) -> Iterator[Fi
 
 
 def _write_members(union: Union, sources: Sequence[_Source], to: _Target) -> Iterator[FileRecord]:
-    """Everything but directories. Where a hard link's file is gone, the first link left carries it.
-
-    The union is used up: what was written is let go, as its record and the sink's own take its place.
-    """
+    """Everything but directories. Where a hard link's file is gone, the first link left carries it."""
     carriers: dict[Item, FileRecord] = {}
     linked = {item.first for item in union.items if item.first is not None}
     while union.items:

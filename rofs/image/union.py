@@ -8,7 +8,6 @@ ImageError where the parts make no tree.
 from __future__ import annotations
 
 import re
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -81,7 +80,7 @@ def _placer(resolve: Resolve) -> Callable[[str], str]:
             return "/"
         if directory not in known:
             known[directory] = str(resolve(PurePosixPath(directory or "/"))).rstrip("/")
-        return sys.intern(f"{known[directory]}/{name}")
+        return f"{known[directory]}/{name}"
 
     return place
 
