@@ -4,7 +4,7 @@ ALL = $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
 MUTANTS = .venv/bin/python -m tests.mutants --images build/mutants/images --write docs/mutants.md
 
 help:    ## this list
-	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p; s/^\([a-z-]*\):  *## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p; s/^\([a-z-]*\):  *## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup:   ## host tools, emulation, .venv with the test tools
 	scripts/setup test
@@ -30,8 +30,8 @@ kills: setup    ## 100 kills at random moments of a build, and somebody who read
 bench: setup    ## what verification costs beside bare boots: medians of five rounds (IMAGE=images/NAME/ARCH)
 	.venv/bin/python tests/bench/bench_verify.py $(IMAGE)
 
-bench-again: setup ## what a build after a small change costs beside tar2sqfs: medians of five rounds
-	.venv/bin/python tests/bench/bench_again.py
+bench-builds: setup ## what builds cost beside the same by hand: medians of five rounds; writes docs/benchmarks.md
+	.venv/bin/python tests/bench/bench_builds.py --write docs/benchmarks.md
 
 mutants: setup  ## break good images in every way, and see that verification names each: writes docs/mutants.md
 	$(MUTANTS) --arch amd64; amd64=$$?; $(MUTANTS) --arch arm64 --third && exit $$amd64
@@ -42,4 +42,4 @@ variations: setup  ## good images in odd circumstances: none may be rejected; wr
 reproduce: setup ## 20 builds of each image in random circumstances, every byte compared; writes docs/reproducible.md
 	.venv/bin/python -m tests.reproduce --write docs/reproducible.md
 
-.PHONY: help setup example test fast lint goldens kills bench bench-again mutants variations reproduce
+.PHONY: help setup example test fast lint goldens kills bench bench-builds mutants variations reproduce

@@ -1,28 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""What builds with nothing cached cost, as ratios to the same by hand.
+"""What builds with nothing cached cost, beside the same by hand: medians of interleaved rounds.
 
-`python tests/bench/bench_cold.py [--rounds N] [--only CASE]`. Medians over interleaved rounds, of wall time
-and of CPU (of a process and its children). Packages of the first build are fetched once before, into rofs's store and
-into a directory that apt reads, so that no mirror is measured. Memory is the most anonymous memory of rofs itself that
-a look every few milliseconds saw.
+`python tests/bench/bench_cold.py [--rounds N] [--only CASE]`. Packages are fetched once before, into rofs's store and
+into a directory that apt reads, so that no mirror is measured. No image is booted.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from bigtree import FILES, write_tar
+from rounds import Cost, render_table, run_once, run_rounds
 
 from rofs.build import DEFAULT_EPOCH
 from rofs.image.squashfs import tar2sqfs_argv
@@ -51,45 +45,8 @@ PACKAGES = "source: {{debian: {{suite: bookworm, packages: [{}]}}}}"
 NAMED = "systemd-sysv, udev, dbus"
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Of one run: seconds, and of the process itself bytes."""
-
-    wall_s: float
-    cpu_s: float
-    anon_bytes: int = 0
-
-
-Case = Callable[[], Cost]
-
-
-def timed(argv: Sequence[str | Path], env: Mapping[str, str] | None = None, stdin: Path | None = None) -> Cost:
-    """Run it to its end; an error ends the bench."""
-    before, began, peak = cpu_s(), time.monotonic(), 0
-    with (stdin or Path(os.devnull)).open("rb") as file, tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            argv, stdin=file, stdout=subprocess.DEVNULL, stderr=said, env={**os.environ, **(env or {})}
-        )
-        while process.poll() is None:
-            peak = max(peak, anon_bytes(process.pid))
-            time.sleep(0.005)
-        if process.returncode:
-            said.seek(0)
-            sys.exit(f"{argv}: {process.returncode}\n{said.read().decode(errors='replace')}")
-    return Cost(time.monotonic() - began, cpu_s() - before, peak)
-
-
-def cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def anon_bytes(pid: int) -> int:
-    try:
-        status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("RssAnon")), 0)
+Cases = Mapping[str, Callable[[int], Cost]]
+"""Of one table: the floor first."""
 
 
 class Bench:
@@ -107,7 +64,8 @@ class Bench:
         """`rofs build --no-verify`; a lock beside the profile keeps apt's answers out of it."""
         chosen = [word for name in architectures for word in ("--arch", name)]
         argv = [sys.executable, "-m", "rofs", "build", "--no-verify", "--progress", "quiet", *chosen]
-        return timed([*argv, "--output", self.work / "images", profile], {"ROFS_CACHE_DIR": str(self.cache)})
+        env = {"ROFS_CACHE_DIR": str(self.cache)}
+        return run_once([*argv, "--output", self.work / "images", profile], env=env, memory=True)
 
     def forget(self, *kinds: str) -> None:
         """Of what was built before; `debs`, the downloads, stay."""
@@ -118,7 +76,7 @@ class Bench:
     def prepare(self, profile: Path) -> dict[str, ArchLock]:
         """Lock a profile and fetch its packages."""
         env = {"ROFS_CACHE_DIR": str(self.cache)}
-        timed([sys.executable, "-m", "rofs", "lock", profile], env)
+        run_once([sys.executable, "-m", "rofs", "lock", profile], env=env)
         self.build(profile)
         return dict(load_lock(lock_path(profile)).architectures)
 
@@ -136,59 +94,55 @@ class Bench:
             source, ARCHES[arch], names, repository=repository, out=here / "tree.tar", root=os.geteuid() == 0
         )
         env = {"SOURCE_DATE_EPOCH": str(DEFAULT_EPOCH), "PATH": SYSTEM_PATH}
-        cost = timed(["unshare", "--uts", *argv], env)
-        return sum_of(cost, self.image(here / "tree.tar", "--no-xattr")) if squashfs else cost  # systemd's has an ACL
+        cost = run_once(["unshare", "--uts", *argv], env=env)
+        return cost + self.image(here / "tree.tar", "--no-xattr") if squashfs else cost  # systemd's has an ACL
 
     def image(self, tar: Path, *options: str) -> Cost:
         """tar2sqfs alone."""
         program, *argv = tar2sqfs_argv(self.work / "floor", OPTIONS, DEFAULT_EPOCH, os.cpu_count() or 1)
-        return timed([program, *options, *argv], stdin=tar)
+        return run_once([program, *options, *argv], stdin=tar)
 
 
-def sum_of(*costs: Cost) -> Cost:
-    return Cost(sum(c.wall_s for c in costs), sum(c.cpu_s for c in costs), max(c.anon_bytes for c in costs))
-
-
-def bench_many(bench: Bench, files: int) -> tuple[str, Case, Case]:
+def bench_many(bench: Bench) -> Cases:
     """The kernel is there already: it is no part of the tree."""
-    write_tar(bench.work / "tree.tar", files)
+    write_tar(bench.work / "tree.tar", FILES)
     profile = bench.profile("many", "init: other\nsource: {tar: {path: tree.tar}}")
     bench.build(profile)
 
-    def build() -> Cost:
+    def build(_: int) -> Cost:
         bench.forget("tree", "blocks")
         return bench.build(profile)
 
-    return "tar2sqfs", lambda: bench.image(bench.work / "tree.tar"), build
+    return {"tar2sqfs": lambda _: bench.image(bench.work / "tree.tar"), "rofs": build}
 
 
-def bench_first(bench: Bench) -> tuple[str, Case, Case]:
+def bench_first(bench: Bench) -> Cases:
     profile = bench.profile("first", PACKAGES.format(NAMED))
     lock = bench.prepare(profile)["amd64"]
 
-    def build() -> Cost:
+    def build(_: int) -> Cost:
         bench.forget()
         return bench.build(profile)
 
-    return "mmdebstrap, tar2sqfs", lambda: bench.by_hand(lock, "amd64", squashfs=True), build
+    return {"mmdebstrap, then tar2sqfs": lambda _: bench.by_hand(lock, "amd64", squashfs=True), "rofs": build}
 
 
-def bench_added(bench: Bench) -> tuple[str, Case, Case]:
+def bench_added(bench: Bench) -> Cases:
     """Kernel and blocks of the set before are there, and the new package too."""
     before = bench.profile("before", PACKAGES.format(NAMED))
     bench.prepare(before)
     after = bench.profile("after", PACKAGES.format(f"{NAMED}, nano"))
     lock = bench.prepare(after)["amd64"]
 
-    def build() -> Cost:
+    def build(_: int) -> Cost:
         bench.forget()
         bench.build(before)
         return bench.build(after)
 
-    return "mmdebstrap", lambda: bench.by_hand(lock, "amd64", squashfs=False), build
+    return {"mmdebstrap": lambda _: bench.by_hand(lock, "amd64", squashfs=False), "rofs": build}
 
 
-def bench_both(bench: Bench) -> tuple[str, Case, Case]:
+def bench_both(bench: Bench) -> Cases:
     profile = bench.profile("both", PACKAGES.format(NAMED), "arm64, amd64")
     bench.prepare(profile)
 
@@ -196,41 +150,39 @@ def bench_both(bench: Bench) -> tuple[str, Case, Case]:
         bench.forget()
         return bench.build(profile, *architectures)
 
-    return "the slower one alone", lambda: max(build("arm64"), build("amd64"), key=lambda c: c.wall_s), build
+    return {
+        "arm64, the slower one, alone": lambda _: build("arm64"),
+        "amd64 alone": lambda _: build("amd64"),
+        "rofs": lambda _: build(),
+    }
 
 
-CASES: Mapping[str, tuple[Callable[[Bench], tuple[str, Case, Case]], float]] = {
-    "many": (lambda bench: bench_many(bench, FILES), 1.15),
-    "first": (bench_first, 1.10),
-    "added": (bench_added, 1.10),
-    "both": (bench_both, 1.25),
+CASES: Mapping[str, tuple[str, Callable[[Bench], Cases], float]] = {
+    "first": ("first build, amd64", bench_first, 1.10),
+    "added": ("one package added, amd64", bench_added, 1.10),
+    "both": ("first build, both architectures", bench_both, 1.25),
+    "many": (f"a tar of {FILES} files", bench_many, 1.15),
 }
 
 
-def measure(name: str, rounds: int) -> None:
-    """Print a line for the floor and one for rofs."""
-    make, limit = CASES[name]
-    with tempfile.TemporaryDirectory(prefix="rofs-bench-") as directory:
-        bench = Bench(Path(directory))
-        called, floor, build = make(bench)
-        pairs = [(floor(), build()) for _ in range(rounds)]
-    ratios = [statistics.median(getattr(b, of) / getattr(f, of) for f, b in pairs) for of in ("wall_s", "cpu_s")]
-    for what, costs in ((called, [f for f, _ in pairs]), ("rofs", [b for _, b in pairs])):
-        wall, cpu = (statistics.median(getattr(c, of) for c in costs) for of in ("wall_s", "cpu_s"))
-        tail = "" if what == called else f" {ratios[0]:7.3f} {ratios[1]:7.3f} {limit:8.2f}"
-        tail += "" if what == called else f" {max(c.anon_bytes for c in costs) / 1e6:8.1f}"
-        print(f"{name:6} {what:22} {wall:8.2f} {cpu:8.2f}{tail}", flush=True)
+def bench_cold(name: str, rounds: int) -> str:
+    """The table of one case."""
+    title, make, limit = CASES[name]
+    with tempfile.TemporaryDirectory(prefix="rofs-bench-", dir="/var/tmp") as directory:
+        print(title, file=sys.stderr, flush=True)
+        costs = run_rounds(make(Bench(Path(directory))), rounds)
+    return render_table(title, costs, {"rofs": limit})
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """The tables asked for, on stdout."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=list(CASES))
     asked = parser.parse_args(argv)
-    print(f"{'case':6} {'what':22} {'wall s':>8} {'CPU s':>8} {'wall':>7} {'CPU':>7} {'at most':>8} {'anon MB':>8}")
     for name in CASES:
         if asked.only in (None, name):
-            measure(name, asked.rounds)
+            print(bench_cold(name, asked.rounds), flush=True)
 
 
 if __name__ == "__main__":
