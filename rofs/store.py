@@ -27,6 +27,7 @@ from rofs.seal import find_damage, write_seal
 
 WORK_PREFIX = ".rofs-work-"
 _WAIT_S = 0.05
+_SAY_AFTER_S = 1.0
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
@@ -41,29 +42,30 @@ def default_cache_dir() -> Path:
 
 
 @contextmanager
-def locked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[int]:
-    """flock a file or directory; BlockingIOError with LOCK_NB where another holds it, else Interrupted as by `run`."""
+def locked(path: Path, how: int = fcntl.LOCK_EX, say: Callable[[], object] = lambda: None) -> Iterator[int]:
+    """flock a file or directory; BlockingIOError with LOCK_NB where another holds it, else as `wait_until_free`."""
     flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
     fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
     try:
-        _flock(fd, how)
+        _flock(fd, how, say)
         yield fd
     finally:
         os.close(fd)
 
 
-def _flock(fd: int, how: int) -> None:
+def _flock(fd: int, how: int, say: Callable[[], object]) -> None:
     if how & fcntl.LOCK_NB:
         fcntl.flock(fd, how)
     else:
-        wait_until_free(lambda: fcntl.flock(fd, how | fcntl.LOCK_NB))
+        wait_until_free(lambda: fcntl.flock(fd, how | fcntl.LOCK_NB), say)
 
 
-def wait_until_free(take: Callable[[], object]) -> None:
-    """Try to `take` a lock until nobody else has it; Interrupted as by `run`.
+def wait_until_free(take: Callable[[], object], say: Callable[[], object] = lambda: None) -> None:
+    """Try to `take` a lock until nobody else has it; Interrupted as by `run`. `say` is called if that takes its time.
 
     In the kernel a thread would wait for another build to the end, whoever asks us to stop meanwhile.
     """
+    began, said = time.monotonic(), False
     while True:
         try:
             take()
@@ -72,6 +74,9 @@ def wait_until_free(take: Callable[[], object]) -> None:
             from rofs.run import check_stopped  # lazily: `rofs build` with nothing to do must start at once
 
             check_stopped()
+            if not said and time.monotonic() - began > _SAY_AFTER_S:
+                say()
+                said = True
             time.sleep(_WAIT_S)
 
 
@@ -254,14 +259,18 @@ class Cache:
             if not _SAFE_NAME.fullmatch(name):
                 raise ValueError(f"not a name for the cache: {name!r}")
         home = self.root / kind / key
+
+        def say() -> None:
+            self.note(f"waiting for another build, which makes the same {kind}")
+
         try:
             if not refresh and home.is_dir():
-                with locked(home, fcntl.LOCK_SH):
+                with locked(home, fcntl.LOCK_SH, say):
                     found = self._whole(home)
                 if isinstance(found, CacheEntry):
                     return found
             home.mkdir(parents=True, exist_ok=True)
-            with locked(home):
+            with locked(home, say=say):
                 return self._look_or_make(home, make, refresh)
         except OSError as error:
             if error.filename is not None and not _is_below(error.filename, self.root):

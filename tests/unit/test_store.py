@@ -289,16 +289,18 @@ def stop(*_):
     raise KeyboardInterrupt
 signal.signal(signal.SIGTERM, stop)
 print("waiting", flush=True)
-(error,) = stoppable(lambda: Cache(Path(sys.argv[1])).entry("tree", "k", print))
+cache = Cache(Path(sys.argv[1]), lambda text: print(text, flush=True))
+(error,) = stoppable(lambda: cache.entry("tree", "k", print))
 """
 
 
-def test_who_waits_for_another_build_can_be_stopped(tmp_path: Path) -> None:
+def test_who_waits_for_another_build_says_so_and_can_be_stopped(tmp_path: Path) -> None:
     one = python(MAKER, tmp_path)
     assert read_line(one) == "making"
     other = python(WAITER, tmp_path)
     try:
         assert read_line(other) == "waiting"
+        assert read_line(other) == "waiting for another build, which makes the same tree"
         other.terminate()
         other.communicate(timeout=60)
         assert other.returncode != 0
