@@ -182,15 +182,28 @@ def build(path: Path, options: Options, progress: Progress, ledger: Ledger | Non
             lock = require(lock, make_lock(profile, inputs, asked, options.epoch, scratch), path)
     for job in work:
         job.fetcher.locked = usable(lock, job.fetcher, progress.note)
-    results = stoppable(*(job.build for job in work))
+    try:
+        results = stoppable(*(job.build for job in work))
+    except BaseException:
+        _say_published(work, progress)
+        raise
     with suppress(OSError):  # where nothing was built, nothing is left: not even an empty directory
         (options.output / profile.name).rmdir()
     if wrong := {name: e for name, e in zip(chosen, results, strict=True) if isinstance(e, ProfileError)}:
         raise _join(wrong, len(chosen))
     errors = [e for e in results if isinstance(e, BaseException)]
+    if errors:
+        _say_published(work, progress)
     for error in sorted(errors, key=lambda e: isinstance(e, RofsError)):  # a bug of ours first
         raise error
     return [result for result in results if isinstance(result, Built)]
+
+
+def _say_published(work: Sequence[_Job], progress: Progress) -> None:
+    """What is there all the same, where not all is."""
+    for job in work:
+        if job.published is not None:
+            progress.remark(f"{job.arch.name}: {job.published} is there, of this build")
 
 
 def lock(path: Path, architectures: Sequence[str], epoch: int, progress: Progress) -> tuple[Lock | None, Lock]:
@@ -266,6 +279,7 @@ class _Job:
     ) -> None:
         self.profile, self.inputs, self.arch, self.options = profile, inputs, arch, options
         self.slots, self.progress = slots, progress
+        self.published: Path | None = None
         self.fetcher = Fetcher(
             profile, inputs, arch, Cache(default_cache_dir(), progress.remark), progress, epoch=options.epoch,
             refresh=options.refresh, carried=_carried(options.inputs),
@@ -295,6 +309,7 @@ class _Job:
             dest = parent / (self.arch.name if accepted else f"{self.arch.name}.rejected")
             state = find_state(image)
             publish(image, dest)
+            self.published = dest
             if accepted:
                 shutil.rmtree(parent / f"{self.arch.name}.rejected", ignore_errors=True)
                 shutil.rmtree(self._kept(), ignore_errors=True)

@@ -54,3 +54,17 @@ def test_eight_builds_at_once(tmp_path: Path) -> None:
             alone[profile] = content(lonely / place)
         assert read_image(image)[1] == ""
         assert content(image) == alone[profile]
+
+
+def test_what_one_architecture_published_is_said_where_the_other_fails(tmp_path: Path) -> None:
+    world = World(tmp_path / "world")
+    profile = world.profile(1)
+    text = profile.read_text().replace("architectures: [amd64]", "architectures: [amd64, arm64]")
+    text = text.replace("path: kills-1.tar", "path: {amd64: kills-1.tar, arm64: cut.tar}")
+    profile.write_text(text.replace("image: Image.amd64", "image: {amd64: Image.amd64, arm64: Image.arm64}"))
+    (world.root / "cut.tar").write_bytes((world.root / "kills-1.tar").read_bytes()[:100_000])
+    done = world.build(profile)
+    assert done.returncode == 3, done.stderr
+    assert done.stdout == "" and "cut.tar" in done.stderr.splitlines()[-1]
+    assert f"amd64: {world.output}/kills/amd64 is there, of this build" in done.stderr
+    assert read_image(world.output / "kills/amd64")[1] == "" and not (world.output / "kills/arm64").exists()
