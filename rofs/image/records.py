@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import heapq
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from typing import NamedTuple
 from rofs.treefacts import Kind
 
 _SUM_BYTES = 32
+_SORTED_AT_ONCE = 4096
+"""Of so many the paths are held as strings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,9 @@ class Records:
         return len(self._ends)
 
     def __iter__(self) -> Iterator[FileRecord]:
-        return map(self._record, sorted(range(len(self)), key=self._path))
+        pieces = (range(at, min(at + _SORTED_AT_ONCE, len(self))) for at in range(0, len(self), _SORTED_AT_ONCE))
+        runs = [array("I", sorted(piece, key=self._path)) for piece in pieces]
+        return map(self._record, heapq.merge(*runs, key=self._path))
 
     def extend(self, records: Iterable[FileRecord]) -> None:
         """Take them; ValueError for a hash that is none."""

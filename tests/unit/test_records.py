@@ -30,6 +30,11 @@ def test_what_comes_back_is_what_was_put_there_by_path() -> None:
     assert list(records) == list(records), "more than once"
 
 
+def test_very_many_come_in_order_too() -> None:
+    paths = [f"/{number * 7919 % 10_007}" for number in range(10_007)]
+    assert [record.path for record in Records(replace(FILE, path=path) for path in paths)] == sorted(paths)
+
+
 @pytest.mark.parametrize("wrong", ["", "ab", "0f" * 33])
 def test_no_hash_that_would_move_the_others(wrong: str) -> None:
     with pytest.raises(ValueError, match="/b: no sha256"):
