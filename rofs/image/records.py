@@ -67,15 +67,14 @@ class Records:
         self._sums = bytearray()
         self._rests: list[_Rest] = []
         self._shared: dict[_Rest, _Rest] = {}
+        self._order = array("I")
         self.extend(records)
 
     def __len__(self) -> int:
         return len(self._ends)
 
     def __iter__(self) -> Iterator[FileRecord]:
-        pieces = (range(at, min(at + _SORTED_AT_ONCE, len(self))) for at in range(0, len(self), _SORTED_AT_ONCE))
-        runs = [array("I", sorted(piece, key=self._path)) for piece in pieces]
-        return map(self._record, heapq.merge(*runs, key=self._path))
+        return map(self._record, self._order)
 
     def extend(self, records: Iterable[FileRecord]) -> None:
         """Take them; ValueError for a hash that is none."""
@@ -91,6 +90,9 @@ class Records:
             self._rests.append(self._shared.setdefault(rest, rest))
             if len(self._sums) != len(self) * _SUM_BYTES:
                 raise ValueError(f"{r.path}: no sha256: {r.sha256}")
+        pieces = (range(at, min(at + _SORTED_AT_ONCE, len(self))) for at in range(0, len(self), _SORTED_AT_ONCE))
+        runs = [array("I", sorted(piece, key=self._path)) for piece in pieces]
+        self._order = array("I", heapq.merge(*runs, key=self._path))
 
     def _path(self, number: int) -> str:
         begin = self._ends[number - 1] if number else 0

@@ -82,7 +82,7 @@ def test_the_text(published: Path) -> None:
 
 
 def test_a_tree_of_very_many_is_written_piece_by_piece(tmp_path: Path) -> None:
-    """Of the text no more is held than of a few files at once; beside it only the order of the records."""
+    """Of the text no more is held than of a few files at once."""
     count = 20_000
     records = [replace(RECORDS[0], path=f"/f{number:05}") for number in range(count)]
     said = build_manifest(
@@ -96,7 +96,7 @@ def test_a_tree_of_very_many_is_written_piece_by_piece(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert (tmp_path / "manifest.json").stat().st_size > 100 * count
-    assert peak < 60 * count
+    assert peak < 10 * count
     assert (tmp_path / "manifest.json").read_bytes() == render_manifest(said)
 
 
