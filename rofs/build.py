@@ -189,11 +189,11 @@ def build(path: Path, options: Options, progress: Progress, ledger: Ledger | Non
         raise
     with suppress(OSError):  # where nothing was built, nothing is left: not even an empty directory
         (options.output / profile.name).rmdir()
-    if wrong := {name: e for name, e in zip(chosen, results, strict=True) if isinstance(e, ProfileError)}:
-        raise _join(wrong, len(chosen))
     errors = [e for e in results if isinstance(e, BaseException)]
     if errors:
         _say_published(work, progress)
+    if wrong := {name: e for name, e in zip(chosen, results, strict=True) if isinstance(e, ProfileError)}:
+        raise _join(wrong, len(chosen))
     for error in sorted(errors, key=lambda e: isinstance(e, RofsError)):  # a bug of ours first
         raise error
     return [result for result in results if isinstance(result, Built)]
