@@ -116,9 +116,7 @@ class Inodes:
 
     def _new(self, header: Header, above: int | None) -> int:
         kind, node = header.kind, len(self.abouts)
-        about = About(
-            kind, _MODES[kind] | header.mode, header.uid, header.gid, min(header.mtime, _LAST_TIME)
-        )  # fmt: skip
+        about = About(kind, _MODES[kind] | header.mode, header.uid, header.gid, min(header.mtime, _LAST_TIME))
         self.abouts.append(self._shared.setdefault(about, about))
         self.links.append(2 if kind == "dir" else 1)
         self.numbers.append(0)

@@ -33,9 +33,8 @@ class Cost:
     anon_bytes: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.wall_s + other.wall_s, self.cpu_s + other.cpu_s, max(self.anon_bytes, other.anon_bytes)
-        )  # fmt: skip
+        anon_bytes = max(self.anon_bytes, other.anon_bytes)
+        return Cost(self.wall_s + other.wall_s, self.cpu_s + other.cpu_s, anon_bytes)
 
 
 def run_once(
